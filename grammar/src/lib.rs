@@ -1,1 +1,5 @@
 //! dojoc.
+/// Quotes.
+pub fn quote(s: &str) -> String {
+    format!("{s:?}")
+}

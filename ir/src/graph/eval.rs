@@ -1,0 +1,368 @@
+//! The reference interpreter: runs a function op by op with each op's `eval`.
+//!
+//! Slow and obvious on purpose. Weights are read where they lie; a value is dropped after its last
+//! use.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{FuncId, Function, Module, NodeId, RegionId, StateInit, ValueDef, ValueId};
+use crate::codes;
+use crate::diag::{Diagnostic, Kind, Place};
+use crate::dim::Bindings;
+use crate::entity::PrimaryMap;
+use crate::graph::StateId;
+use crate::ops::{EvalCx, EvalError};
+use crate::scalar::Scalar;
+use crate::tensor::Tensor;
+use crate::types::Type;
+
+/// Limits and observers of a run.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Largest total size in bytes of the tensors alive at one time; `None` for no limit.
+    pub max_bytes: Option<u64>,
+    /// Set from outside to stop the run.
+    pub cancel: Option<&'a AtomicBool>,
+    /// Called with every value of the function's body as it is computed.
+    pub observe: Option<&'a mut dyn FnMut(ValueId, &Tensor)>,
+}
+
+/// The current value of every state of a module.
+pub type States = PrimaryMap<StateId, Tensor>;
+
+/// The states before the first run.
+///
+/// # Errors
+/// When a weight that initialises a state has no bytes at hand.
+pub fn initial_states(module: &Module) -> Result<States, Box<Diagnostic>> {
+    let mut states = States::new();
+    for state in module.states.values() {
+        let shape = state.ty.shape.as_const().unwrap_or_default();
+        states.push(match state.init {
+            StateInit::Zeros => Tensor::splat(state.ty.dtype, &shape, Scalar::Int(0)),
+            StateInit::Weight(weight) => weight_data(module, weight)?,
+        });
+    }
+    Ok(states)
+}
+
+fn weight_data(module: &Module, weight: super::WeightId) -> Result<Tensor, Box<Diagnostic>> {
+    let weight = &module.weights[weight];
+    weight.data.clone().ok_or_else(|| {
+        let message = format!("the bytes of weight `{}` are not at hand", weight.name);
+        Box::new(Diagnostic::input(codes::NO_DATA, message))
+    })
+}
+
+/// Runs a function of a verified module on inputs in the function's order, and updates the states
+/// that outputs alias. On an error the states are unchanged.
+///
+/// # Errors
+/// Inputs that do not fit, values that an op cannot take, limits, cancellation. Memory that the
+/// operating system refuses is not caught: set [`Options::max_bytes`].
+pub fn run(
+    module: &Module,
+    func: FuncId,
+    inputs: &[Tensor],
+    states: &mut States,
+    options: Options<'_>,
+) -> Result<Vec<Tensor>, Box<Diagnostic>> {
+    let func = &module.functions[func];
+    let results = {
+        let before: &States = states;
+        let mut run = Run {
+            module: Some(module),
+            states: Some(before),
+            func,
+            options,
+            live: 0,
+        };
+        run.start(inputs)?
+    };
+    for (output, tensor) in func.outputs.iter().zip(&results) {
+        if let Some(state) = output.aliases {
+            states[state] = tensor.clone();
+        }
+    }
+    Ok(results)
+}
+
+/// Runs a function that reads neither weights nor states, such as an op's expansion.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_function(func: &Function, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<Diagnostic>> {
+    let options = Options::default();
+    Run {
+        module: None,
+        states: None,
+        func,
+        options,
+        live: 0,
+    }
+    .start(inputs)
+}
+
+/// Extents of symbols as the inputs have them.
+///
+/// # Errors
+/// Inputs that do not fit their types.
+pub fn bind_inputs(func: &Function, inputs: &[Tensor]) -> Result<Bindings, Box<Diagnostic>> {
+    let wrong = |message: String| Box::new(Diagnostic::input(codes::WRONG_INPUTS, message));
+    if inputs.len() != func.inputs().len() {
+        return Err(wrong(format!(
+            "function `{}` has {} inputs, {} were given",
+            func.name,
+            func.inputs().len(),
+            inputs.len()
+        )));
+    }
+    let mut bindings = Bindings::new();
+    for (position, (value, tensor)) in func.inputs().iter().zip(inputs).enumerate() {
+        let ty = func.ty(*value);
+        if !bind_type(ty, tensor, &mut bindings) {
+            let name = func.input_name(position);
+            return Err(wrong(format!(
+                "input `{name}` is {ty}, {} was given",
+                tensor.ty()
+            )));
+        }
+    }
+    Ok(bindings)
+}
+
+/// Binds the symbols of `ty` that are still unbound to the extents of `tensor`, and tells whether
+/// the tensor is of the type.
+fn bind_type(ty: &Type, tensor: &Tensor, bindings: &mut Bindings) -> bool {
+    if ty.dtype != tensor.dtype() || ty.rank() != tensor.rank() {
+        return false;
+    }
+    for (dim, extent) in ty.dims().iter().zip(tensor.shape()) {
+        if let Some((name, max)) = symbol(dim) {
+            if *extent > max {
+                return false;
+            }
+            bindings.entry(name).or_insert(*extent);
+        }
+    }
+    ty.dims()
+        .iter()
+        .zip(tensor.shape())
+        .all(|(dim, extent)| dim.eval(bindings) == Some(*extent))
+}
+
+fn symbol(dim: &crate::dim::Dim) -> Option<(std::sync::Arc<str>, u64)> {
+    match dim {
+        crate::dim::Dim::Expr(poly) => poly.as_symbol().map(|(name, max)| (name.clone(), max)),
+        crate::dim::Dim::Const(_) => None,
+    }
+}
+
+struct Run<'a, 'o> {
+    module: Option<&'a Module>,
+    states: Option<&'a States>,
+    func: &'a Function,
+    options: Options<'o>,
+    /// Bytes of the tensors alive.
+    live: u64,
+}
+
+type Env = BTreeMap<ValueId, Tensor>;
+
+impl Run<'_, '_> {
+    fn start(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Box<Diagnostic>> {
+        let bindings = bind_inputs(self.func, inputs)?;
+        self.region(self.func.body(), inputs, bindings)
+    }
+
+    fn region(
+        &mut self,
+        region: RegionId,
+        args: &[Tensor],
+        mut bindings: Bindings,
+    ) -> Result<Vec<Tensor>, Box<Diagnostic>> {
+        let func = self.func;
+        let region_data = &func.regions[region];
+        let mut env = Env::new();
+        for (param, arg) in region_data.params.iter().zip(args) {
+            bind_type(func.ty(*param), arg, &mut bindings);
+            self.observe(region, *param, arg);
+            env.insert(*param, arg.clone());
+        }
+        let last_uses = self.last_uses(region);
+        for node in &region_data.nodes {
+            if self
+                .options
+                .cancel
+                .is_some_and(|flag| flag.load(Ordering::Relaxed))
+            {
+                return Err(Box::new(Diagnostic::input(
+                    codes::CANCELLED,
+                    "the run was cancelled",
+                )));
+            }
+            let results = self.node(*node, &env, &bindings)?;
+            for (value, tensor) in func.nodes[*node].results.iter().zip(results) {
+                if !bind_type(func.ty(*value), &tensor, &mut bindings) {
+                    let (expected, found) = (func.ty(*value), tensor.ty());
+                    let message = format!("a result of {expected} came out as {found}");
+                    return Err(self.error(*node, codes::BAD_VALUE, Kind::Input, message));
+                }
+                self.observe(region, *value, &tensor);
+                self.live += tensor.bytes().len() as u64;
+                env.insert(*value, tensor);
+            }
+            for value in last_uses.get(node).into_iter().flatten() {
+                if let Some(tensor) = env.remove(value) {
+                    self.live = self.live.saturating_sub(tensor.bytes().len() as u64);
+                }
+            }
+        }
+        region_data
+            .results
+            .iter()
+            .map(|value| self.value(*value, &env))
+            .collect()
+    }
+
+    fn observe(&mut self, region: RegionId, value: ValueId, tensor: &Tensor) {
+        if region == self.func.body()
+            && let Some(observe) = &mut self.options.observe
+        {
+            observe(value, tensor);
+        }
+    }
+
+    /// For every node of a region, the values that no later node and no result needs.
+    fn last_uses(&self, region: RegionId) -> BTreeMap<NodeId, Vec<ValueId>> {
+        let region = &self.func.regions[region];
+        let mut last = BTreeMap::new();
+        for node in &region.nodes {
+            let data = &self.func.nodes[*node];
+            for value in data.results.iter().chain(&data.args) {
+                last.insert(*value, *node);
+            }
+        }
+        for value in &region.results {
+            last.remove(value);
+        }
+        let mut by_node = BTreeMap::<NodeId, Vec<ValueId>>::new();
+        for (value, node) in last {
+            by_node.entry(node).or_default().push(value);
+        }
+        by_node
+    }
+
+    fn value(&self, value: ValueId, env: &Env) -> Result<Tensor, Box<Diagnostic>> {
+        let missing = || {
+            let message = format!("value {value} is not defined where it is used");
+            Box::new(Diagnostic::new(codes::CORRUPT, Kind::Bug, message))
+        };
+        match (self.func.values[value].def, self.module, self.states) {
+            (ValueDef::Weight(weight), Some(module), _) => weight_data(module, weight),
+            (ValueDef::State(state), _, Some(states)) => {
+                states.get(state).cloned().ok_or_else(missing)
+            }
+            _ => env.get(&value).cloned().ok_or_else(missing),
+        }
+    }
+
+    fn error(&self, node: NodeId, code: u16, kind: Kind, message: String) -> Box<Diagnostic> {
+        let data = &self.func.nodes[node];
+        let message = format!("{}: {message}", data.op.name());
+        let diagnostic = Diagnostic::new(code, kind, message);
+        Box::new(match &data.loc {
+            Some(loc) => diagnostic.at(Place::Node(loc.clone())),
+            None => diagnostic,
+        })
+    }
+
+    fn node(
+        &mut self,
+        node: NodeId,
+        env: &Env,
+        bindings: &Bindings,
+    ) -> Result<Vec<Tensor>, Box<Diagnostic>> {
+        let data = &self.func.nodes[node];
+        let args: Vec<Tensor> = data
+            .args
+            .iter()
+            .map(|value| self.value(*value, env))
+            .collect::<Result<_, _>>()?;
+        let Some(op) = data.op.bind(bindings) else {
+            let message = "a symbol in the attributes has no value".to_owned();
+            return Err(self.error(node, codes::BAD_VALUE, Kind::Input, message));
+        };
+        self.check_memory(node, &args, &op, bindings)?;
+        let mut failure = None;
+        let result = {
+            let mut call = |index: usize, args: &[Tensor]| {
+                let region = data.regions.get(index).copied();
+                let region = region.ok_or_else(|| EvalError::value("there is no such region"))?;
+                self.region(region, args, bindings.clone())
+                    .map_err(|diagnostic| {
+                        let error = EvalError {
+                            code: diagnostic.code.0,
+                            message: String::new(),
+                        };
+                        failure.get_or_insert(diagnostic);
+                        error
+                    })
+            };
+            op.eval(&args, &mut EvalCx::new(&mut call))
+        };
+        // An error inside a region has its own place; it is not wrapped.
+        result.map_err(|error| match failure {
+            Some(diagnostic) => diagnostic,
+            None => self.error(node, error.code, Kind::Input, error.message),
+        })
+    }
+
+    /// Refuses a node whose operands do not fit or whose results would exceed the memory limit,
+    /// before anything is allocated.
+    fn check_memory(
+        &self,
+        node: NodeId,
+        args: &[Tensor],
+        op: &crate::ops::Op,
+        bindings: &Bindings,
+    ) -> Result<(), Box<Diagnostic>> {
+        let types: Vec<Type> = args.iter().map(Tensor::ty).collect();
+        let regions: Vec<super::RegionType> = self
+            .func
+            .region_types(node)
+            .into_iter()
+            .map(|r| {
+                let bind = |types: Vec<Type>| -> Vec<Type> {
+                    types
+                        .into_iter()
+                        .map(|t| t.bind(bindings).unwrap_or(t))
+                        .collect()
+                };
+                super::RegionType {
+                    params: bind(r.params),
+                    results: bind(r.results),
+                }
+            })
+            .collect();
+        let results = op
+            .infer(&types, &regions)
+            .map_err(|e| self.error(node, codes::BAD_VALUE, Kind::Input, e.0))?;
+        let needed = results
+            .iter()
+            .try_fold(self.live, |n, ty| n.checked_add(ty.max_bytes()?));
+        let limit = self.options.max_bytes.unwrap_or(i64::MAX as u64);
+        match needed {
+            Some(bytes) if bytes <= limit => Ok(()),
+            _ => {
+                let results: Vec<String> = results.iter().map(Type::to_string).collect();
+                let message = format!(
+                    "with the result {} more than {limit} bytes are needed at one time",
+                    results.join(", ")
+                );
+                Err(self.error(node, codes::OUT_OF_MEMORY, Kind::Limit, message))
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Element-wise ops of one and two operands, one line each in the tables of [`crate::scalar`].
+
+use super::{EvalCx, EvalError, Op, OpDef, Sample, Tolerance, TypeError, arity};
+use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
+use crate::attr::{AttrError, AttrSpec, Attrs, OpFields, refuse_unknown};
+use crate::graph::RegionType;
+use crate::scalar::{BinaryFn, Domain, UnaryFn};
+use crate::tensor::{Tensor, indices, ravel};
+use crate::types::{DType, Type, broadcast_shapes};
+
+/// An element-wise op of one operand: `exp %x : f32[4]`. The result has the operand's shape.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Unary(pub UnaryFn);
+
+/// An element-wise op of two operands of one element type: `add %a, %b : f32[4, 3]`. Shapes
+/// broadcast: aligned at the last dim, an extent of 1 stretches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Binary(pub BinaryFn);
+
+macro_rules! family_fields {
+    ($($op:ident $fns:ident $suffix:literal),+) => {$(
+        impl OpFields for $op {
+            fn doc(name: &str) -> String {
+                $fns::parse(name).map_or(String::new(), |f| format!("{} {}", f.doc(), $suffix))
+            }
+            fn schema() -> Vec<AttrSpec> {
+                vec![]
+            }
+            fn parse_fields(name: &str, attrs: &Attrs) -> Result<Self, AttrError> {
+                refuse_unknown(attrs, &[])?;
+                $fns::parse(name).map($op).ok_or_else(|| AttrError {
+                    attr: String::new(),
+                    message: format!("there is no op `{name}`"),
+                })
+            }
+            fn to_attrs(&self) -> Attrs {
+                Attrs::default()
+            }
+        }
+    )+};
+}
+family_fields!(
+    Unary UnaryFn "Element by element.",
+    Binary BinaryFn "Element by element; shapes broadcast, aligned at the last dim."
+);
+
+fn checked(domain: Domain, dtype: DType) -> Result<DType, TypeError> {
+    match domain.result(dtype) {
+        Some(result) => Ok(result),
+        None => type_error!("expected {}, found {dtype}", domain.describe()),
+    }
+}
+
+fn element_wise(args: &[Type], result: &Type, body: Expr) -> Tiling {
+    let rank = result.rank();
+    let dims =
+        result.dims().iter().enumerate().map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()));
+    Tiling::Loop(Access {
+        dims: dims.collect(),
+        operands: args.iter().map(|ty| Read::broadcast(&ty.shape, rank)).collect(),
+        body: vec![body],
+        combine: Combine::Assign,
+        results: vec![Write::identity(result)],
+    })
+}
+
+/// The element types that the samples of a domain use.
+fn sample_dtypes(domain: Domain) -> Vec<DType> {
+    [DType::F32, DType::Bf16, DType::I8, DType::U64, DType::Bool]
+        .into_iter()
+        .filter(|dtype| domain.result(*dtype).is_some())
+        .collect()
+}
+
+impl OpDef for Unary {
+    const NAMES: &'static [&'static str] = UnaryFn::NAMES;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn infer(&self, args: &[Type], _regions: &[RegionType]) -> Result<Vec<Type>, TypeError> {
+        let [x] = arity(args)?;
+        Ok(vec![x.with_dtype(checked(self.0.domain(), x.dtype)?)])
+    }
+
+    fn eval(&self, args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let x = &args[0];
+        let dtype = self.0.domain().result(x.dtype()).unwrap_or(x.dtype());
+        let values = x.scalars().map(|s| self.0.apply(s, x.dtype()));
+        Ok(vec![Tensor::from_scalars(dtype, x.shape(), values)])
+    }
+
+    fn tiling(&self, args: &[Type]) -> Tiling {
+        let dtype = args[0].dtype;
+        let result = args[0].with_dtype(self.0.domain().result(dtype).unwrap_or(dtype));
+        element_wise(args, &result, Expr::unary(self.0, dtype, Expr::Operand(0)))
+    }
+
+    fn samples() -> Vec<Sample> {
+        let mut samples = vec![];
+        for &f in UnaryFn::ALL {
+            for dtype in sample_dtypes(f.domain()) {
+                let sample = Sample::new(Unary(f), &[Type::of(dtype, &[2, 3])]);
+                samples.push(match f {
+                    UnaryFn::Log | UnaryFn::Sqrt | UnaryFn::Rsqrt | UnaryFn::Recip => {
+                        sample.range(0, 0.25, 4.0)
+                    }
+                    UnaryFn::Log1p | UnaryFn::Asin | UnaryFn::Acos | UnaryFn::Atanh => {
+                        sample.range(0, -0.75, 0.75)
+                    }
+                    UnaryFn::Acosh => sample.range(0, 1.25, 4.0),
+                    UnaryFn::Tan => sample.range(0, -1.0, 1.0),
+                    UnaryFn::Abs
+                    | UnaryFn::Sign
+                    | UnaryFn::Floor
+                    | UnaryFn::Ceil
+                    | UnaryFn::Round
+                    | UnaryFn::Trunc
+                        if dtype.is_float() =>
+                    {
+                        sample.range(0, 0.125, 0.375)
+                    }
+                    _ => sample,
+                });
+            }
+        }
+        samples.push(Sample::new(Unary(UnaryFn::Exp), &[Type::scalar(DType::F64)]));
+        samples.push(Sample::new(Unary(UnaryFn::Neg), &[Type::of(DType::I64, &[3, 0])]));
+        samples
+    }
+}
+
+impl OpDef for Binary {
+    const NAMES: &'static [&'static str] = BinaryFn::NAMES;
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn infer(&self, args: &[Type], _regions: &[RegionType]) -> Result<Vec<Type>, TypeError> {
+        let [a, b] = arity(args)?;
+        if a.dtype != b.dtype {
+            type_error!("operands have different element types: {a} and {b}");
+        }
+        let Some(shape) = broadcast_shapes([&a.shape, &b.shape]) else {
+            type_error!("shapes do not broadcast: {a} and {b}");
+        };
+        Ok(vec![Type::new(checked(self.0.domain(), a.dtype)?, shape)])
+    }
+
+    fn eval(&self, args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
+        let (a, b) = (&args[0], &args[1]);
+        let dtype = self.0.domain().result(a.dtype()).unwrap_or(a.dtype());
+        if a.shape() == b.shape() {
+            let values = a.scalars().zip(b.scalars()).map(|(x, y)| self.0.apply(x, y, a.dtype()));
+            return Ok(vec![Tensor::from_scalars(dtype, a.shape(), values)]);
+        }
+        let shape = broadcast_extents(a.shape(), b.shape());
+        let values = indices(&shape).map(|index| {
+            let x = a.get(broadcast_position(&index, a.shape()));
+            let y = b.get(broadcast_position(&index, b.shape()));
+            self.0.apply(x, y, a.dtype())
+        });
+        Ok(vec![Tensor::from_scalars(dtype, &shape, values)])
+    }
+
+    fn tiling(&self, args: &[Type]) -> Tiling {
+        let dtype = args[0].dtype;
+        let shape = broadcast_shapes([&args[0].shape, &args[1].shape]);
+        let result = Type::new(
+            self.0.domain().result(dtype).unwrap_or(dtype),
+            shape.unwrap_or_else(|| args[0].shape.clone()),
+        );
+        let body = Expr::binary(self.0, dtype, Expr::Operand(0), Expr::Operand(1));
+        element_wise(args, &result, body)
+    }
+
+    fn samples() -> Vec<Sample> {
+        let mut samples = vec![];
+        for &f in BinaryFn::ALL {
+            for dtype in sample_dtypes(f.domain()) {
+                let pair = |a: &[u64], b: &[u64]| {
+                    let sample = Sample::new(Binary(f), &[Type::of(dtype, a), Type::of(dtype, b)]);
+                    match f {
+                        BinaryFn::Pow if dtype.is_float() => {
+                            sample.range(0, 0.25, 2.0).range(1, -2.0, 2.0)
+                        }
+                        BinaryFn::Pow => sample.range(1, 0.0, 3.0),
+                        BinaryFn::Div if dtype.is_float() => sample.range(1, 0.5, 2.0),
+                        BinaryFn::Rem | BinaryFn::Mod if dtype.is_float() => {
+                            sample.range(0, 4.25, 4.75).range(1, 3.0, 4.0)
+                        }
+                        BinaryFn::Max | BinaryFn::Min => sample.distinct(0).range(1, 0.1, 0.2),
+                        _ => sample,
+                    }
+                };
+                samples.push(pair(&[2, 3], &[2, 3]));
+                samples.push(pair(&[2, 1, 3], &[4, 1]));
+            }
+            let dtype = if f.domain().result(DType::F32).is_some() { DType::F32 } else { DType::I32 };
+            let empty = [Type::of(dtype, &[1, 2]), Type::of(dtype, &[0, 1])];
+            samples.push(Sample::new(Binary(f), &empty));
+        }
+        samples
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::Exact
+    }
+}
+
+/// The extents that two shapes broadcast to, when the shape rule has accepted them.
+pub(crate) fn broadcast_extents(a: &[u64], b: &[u64]) -> Vec<u64> {
+    let rank = a.len().max(b.len());
+    let at = |shape: &[u64], axis: usize| {
+        (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
+    };
+    (0..rank).map(|axis| if at(a, axis) == 1 { at(b, axis) } else { at(a, axis) }).collect()
+}
+
+/// The row-major position in an operand of `shape` that broadcasts to `index`.
+pub(crate) fn broadcast_position(index: &[u64], shape: &[u64]) -> usize {
+    let skip = index.len() - shape.len();
+    let own: Vec<u64> =
+        index[skip..].iter().zip(shape).map(|(i, d)| if *d == 1 { 0 } else { *i }).collect();
+    ravel(&own, shape) as usize
+}
+
+impl From<UnaryFn> for Op {
+    fn from(f: UnaryFn) -> Self {
+        Op::Unary(Unary(f))
+    }
+}
+
+impl From<BinaryFn> for Op {
+    fn from(f: BinaryFn) -> Self {
+        Op::Binary(Binary(f))
+    }
+}
