@@ -1,1 +1,4 @@
 //! dojoc.
+
+pub mod import;
+pub mod io;

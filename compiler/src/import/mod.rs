@@ -1,0 +1,3 @@
+//! Model files in, graph out.
+
+pub mod onnx;

@@ -1,0 +1,3 @@
+//! The ONNX importer.
+
+pub mod wire;
