@@ -44,3 +44,4 @@ pub mod types;
 //! dojoc.
 
 pub mod formats;
+pub mod machine;
