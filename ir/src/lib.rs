@@ -41,7 +41,6 @@ pub mod ops;
 pub mod scalar;
 pub mod tensor;
 pub mod types;
-//! dojoc.
 
 pub mod formats;
 pub mod machine;
