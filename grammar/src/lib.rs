@@ -37,6 +37,7 @@
 
 mod builder;
 mod error;
+mod format;
 mod outline;
 mod parse;
 mod text;
@@ -44,6 +45,7 @@ mod token;
 mod tree;
 
 pub use error::{CODES, MAX_ERRORS, SyntaxError};
+pub use format::{WIDTH, format};
 pub use parse::{Parsed, parse};
 pub use text::{name_needs_quotes, quote, quote_name};
 pub use tree::{

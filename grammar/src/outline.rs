@@ -62,6 +62,8 @@ struct Scan<'a> {
     stack: Vec<Frame>,
     /// Open frames by closer, so that a stray closer is found without searching the stack.
     open: [usize; 3],
+    /// The last `(` that turned out to be unclosed.
+    lost_paren: Option<usize>,
 }
 
 /// Finds the outline. Brackets that do not match become [`Tok::Bad`] after they are reported.
@@ -72,6 +74,7 @@ pub(crate) fn outline(tokens: &mut [Token], errors: &mut Errors) -> Option<Outli
         bodies: Vec::new(),
         stack: Vec::new(),
         open: [0; 3],
+        lost_paren: None,
     };
     scan.open_body(0, 0, false);
     for i in 0..scan.tokens.len() {
@@ -167,7 +170,13 @@ impl Scan<'_> {
                     && self.tok(i - 1) == Some(Tok::Comma)
                     && self.tok(i - 2) == Some(Tok::Def))
             }
-            Tok::Ident => i > 0 && ends_clause(self.tokens[i - 1].tok),
+            // The words of a header belong together even when the version is no number.
+            Tok::Ident if i >= 2 && self.tokens[i - 2].tok == Tok::Dojo => false,
+            Tok::Ident => {
+                // A declaration goes on with a symbol; any other word there is a slip inside one.
+                let fits = self.bodies[body].stmts || self.tok(i + 1) == Some(Tok::Symbol);
+                i > 0 && fits && ends_clause(self.tokens[i - 1].tok)
+            }
             _ => false,
         };
         let units = &mut self.bodies[body].units;
@@ -209,9 +218,11 @@ impl Scan<'_> {
                     .units
                     .last()
                     .map_or(i, |unit| unit.first as usize);
-                let stmts = self.tok(first + 2) == Some(Tok::LParen);
+                let stmts = self.tok(first + 2) == Some(Tok::LParen)
+                    || self.lost_paren == Some(first + 2)
+                    || surely_body && third != Some(Tok::Symbol);
                 let attrs = match third {
-                    Some(Tok::Eq) => true,
+                    Some(Tok::Eq) => second != Some(Tok::Def),
                     Some(Tok::Colon | Tok::Comma) => !stmts,
                     _ => false,
                 };
@@ -265,6 +276,9 @@ impl Scan<'_> {
         let Some(frame) = self.pop() else { return };
         if let Kind::Body(body) = frame.kind {
             self.end_body(body, i);
+        }
+        if frame.closer == Tok::RParen {
+            self.lost_paren = Some(frame.open);
         }
         let message = format!("`{}` is never closed", opener(frame.closer));
         let help = match self.tokens.get(i) {
