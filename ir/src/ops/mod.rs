@@ -420,9 +420,14 @@ impl Op {
     }
 }
 
+mod grad;
+
 // The list of ops.
 ops! {
     elementwise::{Unary, Binary},
-    source::{Full},
+    source::{Full, Iota},
+    select::{Select},
+    convert::{Convert, BitCast},
+    reduce::{Reduce, ArgReduce},
     dot::{Dot},
 }

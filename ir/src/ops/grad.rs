@@ -1,0 +1,100 @@
+//! What gradient rules have in common.
+
+use super::{Reduce, ReduceKind, TypeError};
+use crate::graph::{FunctionBuilder, ValueId};
+use crate::scalar::{BinaryFn, UnaryFn};
+use crate::types::{DType, Shape};
+
+/// Sums `grad` over the dims along which an operand of `shape` was broadcast, so that it gets that
+/// shape: the transpose of broadcasting.
+pub(crate) fn unbroadcast(
+    b: &mut FunctionBuilder,
+    grad: ValueId,
+    shape: &Shape,
+) -> Result<ValueId, TypeError> {
+    let from = b.ty(grad).shape.clone();
+    if from == *shape {
+        return Ok(grad);
+    }
+    let leading = from.rank() - shape.rank();
+    let stretched =
+        |axis: &usize| *axis < leading || (shape[*axis - leading].is(1) && !from[*axis].is(1));
+    let axes: Vec<usize> = (0..from.rank()).filter(stretched).collect();
+    // One sum, so that 16-bit floats are rounded once; dropping dims of extent 1 is exact.
+    let drop_all = axes.len() == leading;
+    let sum = Reduce {
+        kind: ReduceKind::Sum,
+        axes,
+        keep: !drop_all,
+    };
+    let summed = b.op(sum, &[grad])?;
+    if drop_all || leading == 0 {
+        return Ok(summed);
+    }
+    let drop = Reduce {
+        kind: ReduceKind::Sum,
+        axes: (0..leading).collect(),
+        keep: false,
+    };
+    b.op(drop, &[summed])
+}
+
+/// Builds formulas over values of one element type.
+pub(crate) struct Formula<'b> {
+    b: &'b mut FunctionBuilder,
+    dtype: DType,
+}
+
+impl<'b> Formula<'b> {
+    /// Formulas over values of `dtype`.
+    pub(crate) fn new(b: &'b mut FunctionBuilder, dtype: DType) -> Self {
+        Self { b, dtype }
+    }
+
+    /// A constant, which broadcasts.
+    pub(crate) fn number(&mut self, value: f64) -> ValueId {
+        self.b.scalar(self.dtype, value)
+    }
+
+    /// A function of one value.
+    pub(crate) fn unary(&mut self, f: UnaryFn, x: ValueId) -> Result<ValueId, TypeError> {
+        self.b.op(f, &[x])
+    }
+
+    /// A function of two values.
+    pub(crate) fn binary(
+        &mut self,
+        f: BinaryFn,
+        x: ValueId,
+        y: ValueId,
+    ) -> Result<ValueId, TypeError> {
+        self.b.op(f, &[x, y])
+    }
+
+    /// `x * y`.
+    pub(crate) fn mul(&mut self, x: ValueId, y: ValueId) -> Result<ValueId, TypeError> {
+        self.binary(BinaryFn::Mul, x, y)
+    }
+
+    /// `x / y`.
+    pub(crate) fn div(&mut self, x: ValueId, y: ValueId) -> Result<ValueId, TypeError> {
+        self.binary(BinaryFn::Div, x, y)
+    }
+
+    /// `-x`.
+    pub(crate) fn neg(&mut self, x: ValueId) -> Result<ValueId, TypeError> {
+        self.unary(UnaryFn::Neg, x)
+    }
+
+    /// `value + x * x`.
+    pub(crate) fn plus_square(&mut self, value: f64, x: ValueId) -> Result<ValueId, TypeError> {
+        let (number, square) = (self.number(value), self.mul(x, x)?);
+        self.binary(BinaryFn::Add, square, number)
+    }
+
+    /// `value - x * x`.
+    pub(crate) fn minus_square(&mut self, value: f64, x: ValueId) -> Result<ValueId, TypeError> {
+        let (number, square) = (self.number(value), self.mul(x, x)?);
+        self.binary(BinaryFn::Sub, number, square)
+    }
+}
