@@ -54,10 +54,15 @@ pub enum Attr {
 }
 
 impl Attr {
-    /// The attribute with symbols in extents replaced by their values; `None` if one is unbound.
+    /// The attribute with symbols in extents replaced by their values. An extent that is an unbound
+    /// symbol stays as it is; `None` if an expression has no value.
     pub fn bind(&self, bindings: &Bindings) -> Option<Self> {
         Some(match self {
-            Attr::Dim(dim) => Attr::Int(dim.eval(bindings)?.into()),
+            Attr::Dim(dim) => match (dim.eval(bindings), dim) {
+                (Some(extent), _) => Attr::Int(extent.into()),
+                (None, Dim::Expr(poly)) if poly.as_symbol().is_some() => self.clone(),
+                (None, _) => return None,
+            },
             Attr::List(items) => Attr::List(
                 items
                     .iter()
@@ -144,7 +149,7 @@ impl Attrs {
         self.0.push((name.into(), value));
     }
 
-    /// All attributes with symbols in extents replaced; `None` if one is unbound.
+    /// All attributes with symbols in extents replaced, as [`Attr::bind`] does it.
     pub fn bind(&self, bindings: &Bindings) -> Option<Self> {
         self.0
             .iter()

@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FuncId, Function, Module, NodeId, RegionId, StateInit, ValueDef, ValueId};
+use super::{FuncId, Function, Module, NodeId, RegionId, RegionType, StateInit, ValueDef, ValueId};
 use crate::codes;
 use crate::diag::{Diagnostic, Kind, Place};
-use crate::dim::Bindings;
+use crate::dim::{Bindings, Dim};
 use crate::entity::PrimaryMap;
 use crate::graph::StateId;
 use crate::ops::{EvalCx, EvalError};
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
-use crate::types::Type;
+use crate::types::{Shape, Type};
 
 /// Limits and observers of a run.
 #[derive(Default)]
@@ -152,10 +152,10 @@ fn bind_type(ty: &Type, tensor: &Tensor, bindings: &mut Bindings) -> bool {
         .all(|(dim, extent)| dim.eval(bindings) == Some(*extent))
 }
 
-fn symbol(dim: &crate::dim::Dim) -> Option<(std::sync::Arc<str>, u64)> {
+fn symbol(dim: &Dim) -> Option<(std::sync::Arc<str>, u64)> {
     match dim {
-        crate::dim::Dim::Expr(poly) => poly.as_symbol().map(|(name, max)| (name.clone(), max)),
-        crate::dim::Dim::Const(_) => None,
+        Dim::Expr(poly) => poly.as_symbol().map(|(name, max)| (name.clone(), max)),
+        Dim::Const(_) => None,
     }
 }
 
@@ -190,18 +190,11 @@ impl Run<'_, '_> {
             self.observe(region, *param, arg);
             env.insert(*param, arg.clone());
         }
+        // A loop whose body has no nodes has to end as well.
+        self.check_cancelled()?;
         let last_uses = self.last_uses(region);
         for node in &region_data.nodes {
-            if self
-                .options
-                .cancel
-                .is_some_and(|flag| flag.load(Ordering::Relaxed))
-            {
-                return Err(Box::new(Diagnostic::input(
-                    codes::CANCELLED,
-                    "the run was cancelled",
-                )));
-            }
+            self.check_cancelled()?;
             let results = self.node(*node, &env, &bindings)?;
             for (value, tensor) in func.nodes[*node].results.iter().zip(results) {
                 if !bind_type(func.ty(*value), &tensor, &mut bindings) {
@@ -224,6 +217,16 @@ impl Run<'_, '_> {
             .iter()
             .map(|value| self.value(*value, &env))
             .collect()
+    }
+
+    fn check_cancelled(&self) -> Result<(), Box<Diagnostic>> {
+        match self.options.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Box::new(Diagnostic::input(
+                codes::CANCELLED,
+                "the run was cancelled",
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn observe(&mut self, region: RegionId, value: ValueId, tensor: &Tensor) {
@@ -294,7 +297,8 @@ impl Run<'_, '_> {
             let message = "a symbol in the attributes has no value".to_owned();
             return Err(self.error(node, codes::BAD_VALUE, Kind::Input, message));
         };
-        self.check_memory(node, &args, &op, bindings)?;
+        let regions = self.bound_regions(node, bindings);
+        self.check_memory(node, &args, &op, &regions)?;
         let mut failure = None;
         let result = {
             let mut call = |index: usize, args: &[Tensor]| {
@@ -310,13 +314,32 @@ impl Run<'_, '_> {
                         error
                     })
             };
-            op.eval(&args, &mut EvalCx::new(&mut call))
+            op.eval(&args, &mut EvalCx::new(&mut call).with_regions(regions))
         };
         // An error inside a region has its own place; it is not wrapped.
         result.map_err(|error| match failure {
             Some(diagnostic) => diagnostic,
             None => self.error(node, error.code, Kind::Input, error.message),
         })
+    }
+
+    /// The types of a node's regions with the symbols replaced that have values.
+    fn bound_regions(&self, node: NodeId, bindings: &Bindings) -> Vec<RegionType> {
+        let bind_dim = |dim: &Dim| dim.eval(bindings).map_or_else(|| dim.clone(), Dim::Const);
+        let bind = |types: Vec<Type>| -> Vec<Type> {
+            types
+                .into_iter()
+                .map(|ty| Type::new(ty.dtype, Shape::new(ty.dims().iter().map(bind_dim))))
+                .collect()
+        };
+        self.func
+            .region_types(node)
+            .into_iter()
+            .map(|r| RegionType {
+                params: bind(r.params),
+                results: bind(r.results),
+            })
+            .collect()
     }
 
     /// Refuses a node whose operands do not fit or whose results would exceed the memory limit,
@@ -326,28 +349,11 @@ impl Run<'_, '_> {
         node: NodeId,
         args: &[Tensor],
         op: &crate::ops::Op,
-        bindings: &Bindings,
+        regions: &[RegionType],
     ) -> Result<(), Box<Diagnostic>> {
         let types: Vec<Type> = args.iter().map(Tensor::ty).collect();
-        let regions: Vec<super::RegionType> = self
-            .func
-            .region_types(node)
-            .into_iter()
-            .map(|r| {
-                let bind = |types: Vec<Type>| -> Vec<Type> {
-                    types
-                        .into_iter()
-                        .map(|t| t.bind(bindings).unwrap_or(t))
-                        .collect()
-                };
-                super::RegionType {
-                    params: bind(r.params),
-                    results: bind(r.results),
-                }
-            })
-            .collect();
         let results = op
-            .infer(&types, &regions)
+            .infer(&types, regions)
             .map_err(|e| self.error(node, codes::BAD_VALUE, Kind::Input, e.0))?;
         let needed = results
             .iter()

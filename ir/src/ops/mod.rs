@@ -71,12 +71,28 @@ pub type CallRegion<'a> = dyn FnMut(usize, &[Tensor]) -> Result<Vec<Tensor>, Eva
 /// What an op's `eval` may use besides its operands.
 pub struct EvalCx<'a> {
     call: &'a mut CallRegion<'a>,
+    regions: Vec<RegionType>,
 }
 
 impl<'a> EvalCx<'a> {
     /// A context in which `call` executes the regions of the node.
     pub fn new(call: &'a mut CallRegion<'a>) -> Self {
-        Self { call }
+        Self {
+            call,
+            regions: vec![],
+        }
+    }
+
+    /// The same with the types of the node's regions, bound as far as symbols have values.
+    pub fn with_regions(mut self, regions: Vec<RegionType>) -> Self {
+        self.regions = regions;
+        self
+    }
+
+    /// The types of the node's regions; a symbol that only a run of the region gives a value is
+    /// still there.
+    pub fn regions(&self) -> &[RegionType] {
+        &self.regions
     }
 
     /// Executes a region of the node.
@@ -408,7 +424,8 @@ macro_rules! ops {
 }
 
 impl Op {
-    /// The op with symbols in its attributes replaced by their values; `None` if one is unbound.
+    /// The op with symbols in its attributes replaced by their values. An extent that is an unbound
+    /// symbol stays: such an op gives the symbol its value. `None` if an expression has no value.
     pub fn bind(&self, bindings: &Bindings) -> Option<Self> {
         let attrs = self.attrs();
         let mut symbolic = false;
@@ -430,4 +447,5 @@ ops! {
     convert::{Convert, BitCast},
     reduce::{Reduce, ArgReduce},
     dot::{Dot},
+    control::{If, Loop, Scan},
 }
