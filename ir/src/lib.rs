@@ -44,3 +44,4 @@ pub mod types;
 
 pub mod formats;
 pub mod machine;
+mod view;

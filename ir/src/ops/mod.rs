@@ -14,6 +14,8 @@ use crate::graph::{FunctionBuilder, RegionId, RegionType, ValueId};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
+mod movement;
+
 /// Why an op cannot have these operands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TypeError(pub String);
@@ -448,4 +450,10 @@ ops! {
     reduce::{Reduce, ArgReduce},
     dot::{Dot},
     control::{If, Loop, Scan},
+    reshape::{Reshape},
+    transpose::{Transpose},
+    broadcast::{Broadcast},
+    slice::{Slice},
+    pad::{Pad},
+    concat::{Concat},
 }
