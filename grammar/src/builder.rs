@@ -126,7 +126,7 @@ impl Builder {
         let deepest = |list: List<ExprId>| tree[list].iter().map(|&id| deep(id)).max().unwrap_or(0);
         let in_attrs =
             |list: List<Attr>| tree[list].iter().map(|a| deep(a.value)).max().unwrap_or(0);
-        let depth = 1 + match kind {
+        let inner = match kind {
             ExprKind::List(items) => deepest(items),
             ExprKind::Call { args, .. } | ExprKind::Index { args, .. } => deepest(args),
             ExprKind::Dict(attrs) => in_attrs(attrs),
@@ -135,13 +135,16 @@ impl Builder {
             ExprKind::Binary { lhs, rhs, .. } => deep(lhs).max(deep(rhs)),
             _ => 0,
         };
-        // One node too deep is enough of a message; its parents count from there on.
-        let depth = if usize::from(depth) > MAX_NESTING + 1 {
-            let message = format!("expression is nested more than {MAX_NESTING} levels deep");
-            self.errors.push(error::TOO_DEEP, start..end, message);
-            1
-        } else {
-            depth
+        let depth = inner.checked_add(1);
+        // Reported once: everything around a node that is too deep is so marked.
+        let depth = match depth {
+            Some(depth) if usize::from(depth) <= MAX_NESTING + 1 => depth,
+            Some(_) => {
+                let message = format!("expression is nested more than {MAX_NESTING} levels deep");
+                self.errors.push(error::TOO_DEEP, start..end, message);
+                u16::MAX
+            }
+            None => u16::MAX,
         };
         self.depth.push(depth);
         self.tree.exprs.push(Expr {

@@ -60,6 +60,8 @@ struct Scan<'a> {
     tokens: &'a mut [Token],
     bodies: Vec<BodyRange>,
     stack: Vec<Frame>,
+    /// Where the stack has bodies.
+    body_frames: Vec<usize>,
     /// Open frames by closer, so that a stray closer is found without searching the stack.
     open: [usize; 3],
     /// The last `(` that turned out to be unclosed.
@@ -73,6 +75,7 @@ pub(crate) fn outline(tokens: &mut [Token], errors: &mut Errors) -> Option<Outli
         tokens,
         bodies: Vec::new(),
         stack: Vec::new(),
+        body_frames: Vec::new(),
         open: [0; 3],
         lost_paren: None,
     };
@@ -120,12 +123,18 @@ impl Scan<'_> {
 
     fn push(&mut self, open: usize, closer: Tok, kind: Kind) {
         self.open[slot(closer)] += 1;
+        if let Kind::Body(_) = kind {
+            self.body_frames.push(self.stack.len());
+        }
         self.stack.push(Frame { open, closer, kind });
     }
 
     fn pop(&mut self) -> Option<Frame> {
         let frame = self.stack.pop()?;
         self.open[slot(frame.closer)] -= 1;
+        if let Kind::Body(_) = frame.kind {
+            self.body_frames.pop();
+        }
         Some(frame)
     }
 
@@ -173,8 +182,11 @@ impl Scan<'_> {
             // The words of a header belong together even when the version is no number.
             Tok::Ident if i >= 2 && self.tokens[i - 2].tok == Tok::Dojo => false,
             Tok::Ident => {
-                // A declaration goes on with a symbol; any other word there is a slip inside one.
-                let fits = self.bodies[body].stmts || self.tok(i + 1) == Some(Tok::Symbol);
+                // A declaration goes on with a symbol. A word with something else behind it is
+                // a slip inside a declaration, such as a type without its colon.
+                let next = self.tok(i + 1);
+                let alone = matches!(next, Some(Tok::Ident | Tok::RBrace | Tok::Bad) | None);
+                let fits = self.bodies[body].stmts || alone || next == Some(Tok::Symbol);
                 i > 0 && fits && ends_clause(self.tokens[i - 1].tok)
             }
             _ => false,
@@ -265,6 +277,7 @@ impl Scan<'_> {
                 .is_some_and(|f| f.kind == Kind::RegionHead && f.open + 2 == frame.open)
         {
             let kind = self.open_body(i, i + 1, true);
+            self.body_frames.push(self.stack.len() - 1);
             if let Some(region) = self.stack.last_mut() {
                 region.kind = kind;
             }
