@@ -1,9 +1,11 @@
 //! Element-wise ops of one and two operands, one line each in the tables of [`crate::scalar`].
 
-use super::{EvalCx, EvalError, Op, OpDef, Sample, Tolerance, TypeError, arity};
+use super::grad::{Formula, unbroadcast};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, Op, OpDef, Sample, Tolerance, TypeError};
+use super::arity;
 use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::attr::{AttrError, AttrSpec, Attrs, OpFields, refuse_unknown};
-use crate::graph::RegionType;
+use crate::graph::{RegionType, ValueId};
 use crate::scalar::{BinaryFn, Domain, UnaryFn};
 use crate::tensor::{Tensor, indices, ravel};
 use crate::types::{DType, Type, broadcast_shapes};
@@ -97,6 +99,16 @@ impl OpDef for Unary {
         element_wise(args, &result, Expr::unary(self.0, dtype, Expr::Operand(0)))
     }
 
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let dtype = cx.b.ty(cx.args[0]).dtype;
+        if !dtype.is_float() {
+            return Ok(vec![None]);
+        }
+        let mut m = Formula::new(cx.b, dtype);
+        let grad = unary_grad(self.0, &mut m, cx.args[0], cx.results[0], cx.cotangents[0])?;
+        Ok(vec![grad])
+    }
+
     fn samples() -> Vec<Sample> {
         let mut samples = vec![];
         for &f in UnaryFn::ALL {
@@ -176,6 +188,22 @@ impl OpDef for Binary {
         element_wise(args, &result, body)
     }
 
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let [a, b] = [cx.args[0], cx.args[1]];
+        let dtype = cx.b.ty(a).dtype;
+        if !dtype.is_float() {
+            return Ok(vec![None, None]);
+        }
+        let mut m = Formula::new(cx.b, dtype);
+        let grads = binary_grad(self.0, &mut m, [a, b], cx.results[0], cx.cotangents[0])?;
+        let mut reduced = vec![];
+        for (operand, grad) in [a, b].into_iter().zip(grads) {
+            let shape = cx.b.ty(operand).shape.clone();
+            reduced.push(grad.map(|grad| unbroadcast(cx.b, grad, &shape)).transpose()?);
+        }
+        Ok(reduced)
+    }
+
     fn samples() -> Vec<Sample> {
         let mut samples = vec![];
         for &f in BinaryFn::ALL {
@@ -208,6 +236,171 @@ impl OpDef for Binary {
     fn tolerance(&self) -> Tolerance {
         Tolerance::Exact
     }
+}
+
+/// The gradient of `y = f(x)` for floats, given that of y (`g`); `None` where f is constant in
+/// pieces.
+fn unary_grad(
+    f: UnaryFn,
+    m: &mut Formula<'_>,
+    x: ValueId,
+    y: ValueId,
+    g: ValueId,
+) -> Result<Option<ValueId>, TypeError> {
+    Ok(Some(match f {
+        UnaryFn::Abs => {
+            let sign = m.unary(UnaryFn::Sign, x)?;
+            m.mul(g, sign)?
+        }
+        UnaryFn::Neg => m.neg(g)?,
+        UnaryFn::Exp => m.mul(g, y)?,
+        UnaryFn::Log => m.div(g, x)?,
+        UnaryFn::Log1p => {
+            let shifted = m.plus(x, 1.0)?;
+            m.div(g, shifted)?
+        }
+        UnaryFn::Expm1 => {
+            let exp = m.plus(y, 1.0)?;
+            m.mul(g, exp)?
+        }
+        UnaryFn::Sqrt => {
+            let half = m.times(g, 0.5)?;
+            m.div(half, y)?
+        }
+        UnaryFn::Rsqrt => {
+            let slope = m.div(y, x)?;
+            let slope = m.times(slope, -0.5)?;
+            m.mul(g, slope)?
+        }
+        UnaryFn::Recip => {
+            let square = m.mul(y, y)?;
+            let product = m.mul(g, square)?;
+            m.neg(product)?
+        }
+        UnaryFn::Sin => {
+            let cos = m.unary(UnaryFn::Cos, x)?;
+            m.mul(g, cos)?
+        }
+        UnaryFn::Cos => {
+            let sin = m.unary(UnaryFn::Sin, x)?;
+            let product = m.mul(g, sin)?;
+            m.neg(product)?
+        }
+        UnaryFn::Tan => {
+            let square = m.mul(y, y)?;
+            let slope = m.plus(square, 1.0)?;
+            m.mul(g, slope)?
+        }
+        UnaryFn::Asin | UnaryFn::Acos => {
+            let square = m.mul(x, x)?;
+            let rest = m.one_minus(square)?;
+            let root = m.unary(UnaryFn::Sqrt, rest)?;
+            let grad = m.div(g, root)?;
+            if f == UnaryFn::Asin { grad } else { m.neg(grad)? }
+        }
+        UnaryFn::Atan => {
+            let square = m.mul(x, x)?;
+            let divisor = m.plus(square, 1.0)?;
+            m.div(g, divisor)?
+        }
+        UnaryFn::Sinh => {
+            let cosh = m.unary(UnaryFn::Cosh, x)?;
+            m.mul(g, cosh)?
+        }
+        UnaryFn::Cosh => {
+            let sinh = m.unary(UnaryFn::Sinh, x)?;
+            m.mul(g, sinh)?
+        }
+        UnaryFn::Tanh => {
+            let square = m.mul(y, y)?;
+            let slope = m.one_minus(square)?;
+            m.mul(g, slope)?
+        }
+        UnaryFn::Asinh | UnaryFn::Acosh => {
+            let square = m.mul(x, x)?;
+            let sum = m.plus(square, if f == UnaryFn::Asinh { 1.0 } else { -1.0 })?;
+            let root = m.unary(UnaryFn::Sqrt, sum)?;
+            m.div(g, root)?
+        }
+        UnaryFn::Atanh => {
+            let square = m.mul(x, x)?;
+            let divisor = m.one_minus(square)?;
+            m.div(g, divisor)?
+        }
+        UnaryFn::Erf => {
+            let square = m.mul(x, x)?;
+            let exponent = m.neg(square)?;
+            let bell = m.unary(UnaryFn::Exp, exponent)?;
+            let slope = m.times(bell, std::f64::consts::FRAC_2_SQRT_PI)?;
+            m.mul(g, slope)?
+        }
+        UnaryFn::Sigmoid => {
+            let rest = m.one_minus(y)?;
+            let slope = m.mul(y, rest)?;
+            m.mul(g, slope)?
+        }
+        UnaryFn::Sign | UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round | UnaryFn::Trunc => {
+            return Ok(None);
+        }
+        UnaryFn::Not | UnaryFn::IsNan | UnaryFn::IsInf => return Ok(None),
+    }))
+}
+
+/// The gradients of `y = f(a, b)` for floats, given that of y (`g`), in the shape of y. Where a
+/// maximum or minimum is a tie, each operand gets half. The exponent of a power has no influence
+/// at the base 0, whose logarithm is infinite, and no base has influence at the exponent 0.
+fn binary_grad(
+    f: BinaryFn,
+    m: &mut Formula<'_>,
+    [a, b]: [ValueId; 2],
+    y: ValueId,
+    g: ValueId,
+) -> Result<[Option<ValueId>; 2], TypeError> {
+    let [ga, gb] = match f {
+        BinaryFn::Add => [g, g],
+        BinaryFn::Sub => [g, m.neg(g)?],
+        BinaryFn::Mul => [m.mul(g, b)?, m.mul(g, a)?],
+        BinaryFn::Div => {
+            let ga = m.div(g, b)?;
+            let product = m.mul(ga, y)?;
+            [ga, m.neg(product)?]
+        }
+        BinaryFn::Pow => {
+            let zero = m.number(0.0);
+            let lower = m.plus(b, -1.0)?;
+            let power = m.binary(BinaryFn::Pow, a, lower)?;
+            let slope = m.mul(b, power)?;
+            let slope = m.select((BinaryFn::Eq, b, zero), zero, slope)?;
+            let log = m.unary(UnaryFn::Log, a)?;
+            let growth = m.mul(y, log)?;
+            let growth = m.select((BinaryFn::Eq, a, zero), zero, growth)?;
+            [m.mul(g, slope)?, m.mul(g, growth)?]
+        }
+        BinaryFn::Max | BinaryFn::Min => {
+            let zero = m.number(0.0);
+            let half = m.times(g, 0.5)?;
+            let wins = if f == BinaryFn::Max { BinaryFn::Gt } else { BinaryFn::Lt };
+            let mut share = |one, other| {
+                let tied = m.select((BinaryFn::Eq, one, other), half, zero)?;
+                m.select((wins, one, other), g, tied)
+            };
+            [share(a, b)?, share(b, a)?]
+        }
+        BinaryFn::Rem | BinaryFn::Mod => {
+            let quotient = m.div(a, b)?;
+            let round = if f == BinaryFn::Rem { UnaryFn::Trunc } else { UnaryFn::Floor };
+            let whole = m.unary(round, quotient)?;
+            let product = m.mul(g, whole)?;
+            [g, m.neg(product)?]
+        }
+        BinaryFn::And | BinaryFn::Or | BinaryFn::Xor | BinaryFn::Shl | BinaryFn::Shr => {
+            return Ok([None, None]);
+        }
+        BinaryFn::Eq | BinaryFn::Ne | BinaryFn::Lt | BinaryFn::Le | BinaryFn::Gt | BinaryFn::Ge => {
+            return Ok([None, None]);
+        }
+    };
+    Ok([Some(ga), Some(gb)])
 }
 
 /// The extents that two shapes broadcast to, when the shape rule has accepted them.

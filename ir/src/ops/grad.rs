@@ -1,6 +1,6 @@
 //! What gradient rules have in common.
 
-use super::{Reduce, ReduceKind, TypeError};
+use super::{Reduce, ReduceKind, Select, TypeError};
 use crate::graph::{FunctionBuilder, ValueId};
 use crate::scalar::{BinaryFn, UnaryFn};
 use crate::types::{DType, Shape};
@@ -86,15 +86,32 @@ impl<'b> Formula<'b> {
         self.unary(UnaryFn::Neg, x)
     }
 
-    /// `value + x * x`.
-    pub(crate) fn plus_square(&mut self, value: f64, x: ValueId) -> Result<ValueId, TypeError> {
-        let (number, square) = (self.number(value), self.mul(x, x)?);
-        self.binary(BinaryFn::Add, square, number)
+    /// `x * value`.
+    pub(crate) fn times(&mut self, x: ValueId, value: f64) -> Result<ValueId, TypeError> {
+        let number = self.number(value);
+        self.mul(x, number)
     }
 
-    /// `value - x * x`.
-    pub(crate) fn minus_square(&mut self, value: f64, x: ValueId) -> Result<ValueId, TypeError> {
-        let (number, square) = (self.number(value), self.mul(x, x)?);
-        self.binary(BinaryFn::Sub, number, square)
+    /// `x + value`.
+    pub(crate) fn plus(&mut self, x: ValueId, value: f64) -> Result<ValueId, TypeError> {
+        let number = self.number(value);
+        self.binary(BinaryFn::Add, x, number)
+    }
+
+    /// `1 - x`.
+    pub(crate) fn one_minus(&mut self, x: ValueId) -> Result<ValueId, TypeError> {
+        let one = self.number(1.0);
+        self.binary(BinaryFn::Sub, one, x)
+    }
+
+    /// `a` where `f(x, y)` holds, else `b`.
+    pub(crate) fn select(
+        &mut self,
+        (f, x, y): (BinaryFn, ValueId, ValueId),
+        a: ValueId,
+        b: ValueId,
+    ) -> Result<ValueId, TypeError> {
+        let cond = self.binary(f, x, y)?;
+        self.b.op(Select {}, &[cond, a, b])
     }
 }
