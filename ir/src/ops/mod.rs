@@ -440,6 +440,9 @@ impl Op {
 }
 
 mod grad;
+// What ops share.
+mod arith;
+mod window;
 
 // The list of ops.
 ops! {
@@ -456,4 +459,7 @@ ops! {
     slice::{Slice},
     pad::{Pad},
     concat::{Concat},
+    conv::{Conv},
+    conv_transpose::{ConvTranspose},
+    conv_weight_grad::{ConvWeightGrad},
 }
