@@ -439,6 +439,7 @@ impl Op {
     }
 }
 
+mod compose;
 mod grad;
 // What ops share.
 mod arith;
@@ -462,4 +463,7 @@ ops! {
     conv::{Conv},
     conv_transpose::{ConvTranspose},
     conv_weight_grad::{ConvWeightGrad},
+    softmax::{Softmax, LogSoftmax},
+    gelu::{Gelu},
+    norm::{LayerNorm, RmsNorm},
 }
