@@ -5,6 +5,7 @@
 
 use crate::attr::Number;
 use crate::dim::{Dim, Poly};
+use crate::formats::random_bits;
 use crate::graph::Function;
 use crate::scalar::{BinaryFn, Scalar, UnaryFn};
 use crate::tensor::{Tensor, indices, ravel};
@@ -128,6 +129,9 @@ pub enum Expr {
     Select(Box<[Expr; 3]>),
     /// Conversion to another element type, see [`Scalar::convert`].
     Convert(DType, Box<Expr>),
+    /// The random bits (u32) of a site for the given seed, step and index of an element, see
+    /// [`random_bits`].
+    RandomBits(u64, Box<[Expr; 3]>),
     /// The first of these that reads something.
     FirstOf(Vec<Expr>),
 }
@@ -372,6 +376,11 @@ impl Expr {
                 args[if truth { 1 } else { 2 }].eval(reads, point)?
             }
             Expr::Convert(dtype, x) => x.eval(reads, point)?.convert(*dtype),
+            Expr::RandomBits(site, args) => {
+                let [seed, step, index] = &**args;
+                let word = |e: &Expr| Some(e.eval(reads, point)?.to_int() as u64);
+                Scalar::Int(random_bits(word(seed)?, word(step)?, *site, word(index)?).into())
+            }
             Expr::FirstOf(options) => options.iter().find_map(|e| e.eval(reads, point))?,
         })
     }

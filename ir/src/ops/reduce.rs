@@ -2,10 +2,10 @@
 
 use super::dot::accumulator;
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError};
-use super::{arity, check_axes, check_axis};
+use super::{Broadcast, Convert, Cumulative, Reshape, Select, arity, check_axes, check_axis};
 use crate::access::{Access, Affine, Combine, Expr, LoopDim, Monoid, Read, Tiling, Write};
 use crate::dim::Dim;
-use crate::graph::RegionType;
+use crate::graph::{FunctionBuilder, RegionType, ValueId};
 use crate::scalar::{BinaryFn, Scalar};
 use crate::tensor::{Tensor, indices, ravel};
 use crate::types::{Class, DType, Shape, Type};
@@ -147,6 +147,45 @@ impl Reduce {
     fn result(&self, x: &Type) -> Type {
         Type::new(x.dtype, reduced_shape(&x.shape, &self.axes, self.keep))
     }
+
+    /// A value of the result's shape with the reduced dims of `x` in place, with extent 1.
+    fn kept(
+        &self,
+        b: &mut FunctionBuilder,
+        value: ValueId,
+        x: &Type,
+    ) -> Result<ValueId, TypeError> {
+        if self.keep || self.axes.is_empty() {
+            return Ok(value);
+        }
+        let shape = reduced_shape(&x.shape, &self.axes, true).dims().to_vec();
+        b.op(Reshape { shape }, &[value])
+    }
+
+    /// The gradient of a product, dim by dim: times what comes before each element and what comes
+    /// after it. Dividing the product by the element would fail at zero.
+    fn product_grad(
+        &self,
+        b: &mut FunctionBuilder,
+        x: ValueId,
+        g: ValueId,
+    ) -> Result<ValueId, TypeError> {
+        let mut partial = vec![x];
+        for axis in &self.axes {
+            let step = Reduce { kind: ReduceKind::Prod, axes: vec![*axis], keep: true };
+            partial.push(b.op(step, &[partial[partial.len() - 1]])?);
+        }
+        let mut grad = g;
+        for (axis, factors) in self.axes.iter().zip(&partial).rev() {
+            for reverse in [false, true] {
+                let kind = ReduceKind::Prod;
+                let others = Cumulative { kind, axis: *axis, exclusive: true, reverse };
+                let others = b.op(others, &[*factors])?;
+                grad = b.op(BinaryFn::Mul, &[others, grad])?;
+            }
+        }
+        Ok(grad)
+    }
 }
 
 impl OpDef for Reduce {
@@ -189,6 +228,33 @@ impl OpDef for Reduce {
             combine: Combine::Reduce(self.kind.monoid(), acc),
             results: vec![Write { index, ..Write::identity(&self.result(x)) }],
         })
+    }
+
+    /// Of a sum: the gradient of the result for every element. Of a product: times the product of
+    /// the other elements, which is right even where some are zero. Of a maximum or minimum: ties
+    /// share it equally; if it is NaN, no element has an influence.
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let x = cx.args[0];
+        let ty = cx.b.ty(x).clone();
+        if !ty.dtype.is_float() {
+            return Ok(vec![None]);
+        }
+        let g = self.kept(cx.b, cx.cotangents[0], &ty)?;
+        Ok(vec![Some(match self.kind {
+            ReduceKind::Sum => cx.b.op(Broadcast { shape: ty.dims().to_vec() }, &[g])?,
+            ReduceKind::Prod => self.product_grad(cx.b, x, g)?,
+            ReduceKind::Max | ReduceKind::Min => {
+                let extreme = self.kept(cx.b, cx.results[0], &ty)?;
+                let hit = cx.b.op(BinaryFn::Eq, &[x, extreme])?;
+                let one = cx.b.op(Convert { to: ty.dtype, saturate: false }, &[hit])?;
+                let axes = self.axes.clone();
+                let sum = Reduce { kind: ReduceKind::Sum, axes, keep: true };
+                let count = cx.b.op(sum, &[one])?;
+                let share = cx.b.op(BinaryFn::Div, &[g, count])?;
+                let zero = cx.b.scalar(ty.dtype, 0.0);
+                cx.b.op(Select {}, &[hit, share, zero])?
+            }
+        })])
     }
 
     fn tolerance(&self) -> Tolerance {
