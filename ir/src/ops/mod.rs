@@ -469,4 +469,7 @@ ops! {
     softmax::{Softmax, LogSoftmax},
     gelu::{Gelu},
     norm::{LayerNorm, RmsNorm},
+    group_norm::{GroupNorm},
+    batch_norm::{BatchNorm},
+    attention::{Attention},
 }

@@ -15,7 +15,7 @@ use crate::graph::{FunctionBuilder, RegionType, ValueId};
 use crate::op_struct;
 use crate::scalar::{BinaryFn, UnaryFn};
 use crate::tensor::{Tensor, indices};
-use crate::types::{DType, Shape, Type};
+use crate::types::{DType, Type};
 
 op_struct! {
     /// `out = (x - mean) / sqrt(variance + epsilon) * scale + bias`, mean and (population) variance
