@@ -89,7 +89,12 @@ impl Attr {
 /// Prints a float so that it reads back as the same value and not as an integer.
 pub fn format_float(value: f64) -> String {
     if value.is_nan() {
-        return "nan".into();
+        let canonical = value.to_bits() == f64::NAN.to_bits();
+        return if canonical {
+            "nan".into()
+        } else {
+            format!("0f{:016x}", value.to_bits())
+        };
     }
     if value.is_infinite() {
         return if value > 0.0 {

@@ -45,7 +45,7 @@ pub struct Loc {
     /// File it comes from; empty if unknown.
     pub file: Arc<str>,
     /// Position in the file: the node's index, or a line; 0 if unknown.
-    pub line: u64,
+    pub line: u32,
 }
 
 impl fmt::Display for Loc {

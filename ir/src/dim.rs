@@ -9,8 +9,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::types::DType;
+
 /// Values of symbols at run time: name to extent.
 pub type Bindings = BTreeMap<Arc<str>, u64>;
+
+/// A symbol as the text form writes it: bare where that reads back, else `sym("name")`.
+pub(crate) fn format_symbol(name: &str) -> String {
+    let reserved = ["true", "false", "inf", "nan"].contains(&name);
+    if reserved || dojoc_grammar::name_needs_quotes(name) || DType::parse(name).is_some() {
+        return format!("sym({})", dojoc_grammar::quote(name));
+    }
+    name.to_owned()
+}
 
 /// The extent of one dimension.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -375,7 +386,7 @@ impl fmt::Display for Dim {
         match self {
             Dim::Const(value) => write!(f, "{value}"),
             Dim::Expr(poly) => match poly.as_symbol() {
-                Some((name, max)) => write!(f, "{name}<={max}"),
+                Some((name, max)) => write!(f, "{}<={max}", format_symbol(name)),
                 None => write!(f, "{poly}"),
             },
         }
@@ -409,7 +420,7 @@ impl fmt::Display for Poly {
                     write!(f, "*")?;
                 }
                 match atom {
-                    Atom::Symbol { name, .. } => write!(f, "{name}")?,
+                    Atom::Symbol { name, .. } => f.write_str(&format_symbol(name))?,
                     Atom::FloorDiv(a, b) => write!(f, "floor_div({a}, {b})")?,
                     Atom::Max(a, b) => write!(f, "max({a}, {b})")?,
                     Atom::Min(a, b) => write!(f, "min({a}, {b})")?,

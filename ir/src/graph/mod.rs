@@ -6,15 +6,19 @@
 //! comes in as an operand and a parameter.
 
 mod builder;
+mod compact;
 pub mod eval;
 mod parse;
 mod print;
+mod text;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use builder::FunctionBuilder;
+pub use parse::{SourceMap, closest, parse};
+pub use verify::{Entity, Violation, verify};
 
 use crate::diag::Loc;
 use crate::entity;
@@ -22,6 +26,9 @@ use crate::entity::{EntityId as _, PrimaryMap};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 use crate::types::Type;
+
+/// Version of the text form; a reader of one version accepts those before it.
+pub const TEXT_VERSION: u32 = 1;
 
 entity! {
     /// A function of a module.

@@ -2,11 +2,9 @@
 //! tiling rule) agree, its text form reads back, its shape rule tells the truth, and its gradient
 //! is the one that finite differences show.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{assert_close, describe, fill, instantiate};
+use crate::common::{assert_close, describe, fill, instantiate};
 use dojoc_ir::access::{Kernel, Tiling, View, interpret};
 use dojoc_ir::graph::{FunctionBuilder, eval::run_function};
 use dojoc_ir::ops::{EvalCx, EvalError, GradCx, NoGrad, Op, Sample};
@@ -383,7 +381,7 @@ fn check_gradient(label: &str, sample: &Sample) -> Result<bool, String> {
     for result in &results {
         let ty = b.ty(*result).clone();
         cotangents.push(b.param(ty.clone(), None));
-        weights.push(common::random(&ty, -1.0, 1.0, &mut rng));
+        weights.push(crate::common::random(&ty, -1.0, 1.0, &mut rng));
     }
     let op = sample.op.clone();
     let mut cx = GradCx {
