@@ -17,6 +17,9 @@ use crate::scalar::Scalar;
 use crate::tensor::Tensor;
 use crate::types::{Shape, Type};
 
+/// Called with a value and its tensor.
+pub type Observe<'a> = dyn FnMut(ValueId, &Tensor) + 'a;
+
 /// Limits and observers of a run.
 #[derive(Default)]
 pub struct Options<'a> {
@@ -25,7 +28,7 @@ pub struct Options<'a> {
     /// Set from outside to stop the run.
     pub cancel: Option<&'a AtomicBool>,
     /// Called with every value of the function's body as it is computed.
-    pub observe: Option<&'a mut dyn FnMut(ValueId, &Tensor)>,
+    pub observe: Option<&'a mut Observe<'a>>,
 }
 
 /// The current value of every state of a module.
