@@ -14,8 +14,6 @@ use crate::graph::{FunctionBuilder, RegionId, RegionType, ValueId};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
-mod movement;
-
 /// Why an op cannot have these operands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TypeError(pub String);
@@ -444,6 +442,7 @@ mod grad;
 // What ops share.
 mod arith;
 mod window;
+mod movement;
 
 // The list of ops.
 ops! {
@@ -472,4 +471,7 @@ ops! {
     group_norm::{GroupNorm},
     batch_norm::{BatchNorm},
     attention::{Attention},
+    gather::{Gather, GatherElements, GatherNd},
+    scatter::{ScatterElements, ScatterNd},
+    topk::{TopK},
 }

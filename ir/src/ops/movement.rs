@@ -1,9 +1,14 @@
 //! What the ops that move elements share.
 
-use super::EvalError;
+use std::cmp::Ordering;
+
+use super::{EvalError, TypeError};
+use crate::access::SplitDim;
 use crate::dim::Dim;
+use crate::graph::{FunctionBuilder, ValueId};
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
+use crate::types::{DType, Type};
 
 /// Whether two extents can be equal for some values of the symbols. Constants are compared; what
 /// symbols make of the rest is checked when they have values.
@@ -50,5 +55,63 @@ fn walk(shape: &[u64], base: i64, steps: &[i64], positions: &mut Vec<Option<usiz
                 at += steps[0];
             }
         }
+    }
+}
+
+/// The index that an element of an index tensor means: negative ones count from the end.
+///
+/// # Errors
+/// An index out of range.
+pub(crate) fn resolve_index(index: Scalar, extent: u64) -> Result<u64, EvalError> {
+    let index = index.to_int();
+    let from_start = if index < 0 {
+        index + i128::from(extent)
+    } else {
+        index
+    };
+    match u64::try_from(from_start) {
+        Ok(at) if at < extent => Ok(at),
+        _ => Err(EvalError::value(format!(
+            "index {index} is out of range for an extent of {extent}"
+        ))),
+    }
+}
+
+/// A tensor of zeros of a value's type.
+pub(crate) fn zeros_like(b: &mut FunctionBuilder, value: ValueId) -> ValueId {
+    let ty = b.ty(value).clone();
+    b.full(ty.dtype, &ty.shape, Scalar::zero(ty.dtype))
+}
+
+/// Checks that `ty` holds indices.
+///
+/// # Errors
+/// When its elements are neither `i32` nor `i64`.
+pub(crate) fn check_index(ty: &Type) -> Result<(), TypeError> {
+    if !matches!(ty.dtype, DType::I32 | DType::I64) {
+        type_error!("indices are i32 or i64, found {}", ty.dtype);
+    }
+    Ok(())
+}
+
+/// The order of elements: NaNs are equal to each other and greater than every number, zeros of
+/// different sign are equal.
+pub(crate) fn compare(a: Scalar, b: Scalar) -> Ordering {
+    match (a, b) {
+        (Scalar::Int(a), Scalar::Int(b)) => a.cmp(&b),
+        _ => {
+            let (a, b) = (a.to_f64(), b.to_f64());
+            let numbers = a.partial_cmp(&b);
+            numbers.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+        }
+    }
+}
+
+/// A splittable dim of a kernel.
+pub(crate) fn split(name: String, operands: &[Option<usize>], results: &[usize]) -> SplitDim {
+    SplitDim {
+        name,
+        operands: operands.to_vec(),
+        results: results.to_vec(),
     }
 }
