@@ -441,8 +441,8 @@ mod compose;
 mod grad;
 // What ops share.
 mod arith;
-mod window;
 mod movement;
+mod window;
 
 // The list of ops.
 ops! {
