@@ -220,3 +220,41 @@ pub(crate) fn split_each_dim(x: &Type, split: &[bool]) -> Vec<SplitDim> {
     };
     (0..x.rank()).map(along).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Op;
+
+    fn run(op: impl Into<Op>, x: &Tensor) -> Tensor {
+        let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
+        let results = op.into().eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
+        results.unwrap().remove(0)
+    }
+
+    #[test]
+    fn saturation_clamps_and_its_absence_wraps() {
+        let x = Tensor::from_vec(&[6], vec![300f32, -1.9, f32::NAN, f32::INFINITY, -1e30, 255.9]);
+        let u8s = |saturate| run(Convert { to: DType::U8, saturate }, &x).to_i64s();
+        assert_eq!(u8s(true), [255, 0, 0, 255, 0, 255]);
+        assert_eq!(u8s(false)[..3], [44, 255, 0]);
+        let wide = Tensor::from_vec(&[3], vec![u64::MAX, 1 << 40, 5]);
+        let i32s = |saturate| run(Convert { to: DType::I32, saturate }, &wide).to_i64s();
+        assert_eq!(i32s(true), [i32::MAX.into(), i32::MAX.into(), 5]);
+        assert_eq!(i32s(false), [-1, 0, 5]);
+    }
+
+    #[test]
+    fn bits_stay() {
+        let x = Tensor::from_vec(&[2], vec![1f32, -0.0]);
+        let bits = run(BitCast { to: DType::U32 }, &x);
+        assert_eq!(bits.to_i64s(), [0x3F80_0000, 0x8000_0000]);
+        assert_eq!(run(BitCast { to: DType::F32 }, &bits), x);
+        let refused = |to, from| {
+            let op = Op::from(BitCast { to });
+            op.infer(&[Type::of(from, &[1])], &[]).unwrap_err().0
+        };
+        assert!(refused(DType::F64, DType::F32).contains("4 bytes"));
+        assert!(refused(DType::Bool, DType::U8).contains("bool"));
+    }
+}

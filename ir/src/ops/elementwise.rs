@@ -6,8 +6,8 @@ use super::arity;
 use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::attr::{AttrError, AttrSpec, Attrs, OpFields, refuse_unknown};
 use crate::graph::{RegionType, ValueId};
-use crate::scalar::{BinaryFn, Domain, UnaryFn};
-use crate::tensor::{Tensor, indices, ravel};
+use crate::scalar::{BinaryFn, Domain, Scalar, UnaryFn};
+use crate::tensor::{Tensor, ravel, strides};
 use crate::types::{DType, Type, broadcast_shapes};
 
 /// An element-wise op of one operand: `exp %x : f32[4]`. The result has the operand's shape.
@@ -68,10 +68,25 @@ fn element_wise(args: &[Type], result: &Type, body: Expr) -> Tiling {
 
 /// The element types that the samples of a domain use.
 fn sample_dtypes(domain: Domain) -> Vec<DType> {
-    [DType::F32, DType::Bf16, DType::I8, DType::U64, DType::Bool]
+    [DType::F32, DType::Bf16, DType::F16, DType::I8, DType::U64, DType::Bool]
         .into_iter()
         .filter(|dtype| domain.result(*dtype).is_some())
         .collect()
+}
+
+/// Values at the ends of the range of `dtype` and around zero, as a row or a column.
+fn special(dtype: DType, row: bool) -> Tensor {
+    let values = match dtype.int_range() {
+        Some((low, high)) => [low, low + 1, -1, 0, 1, 7, 8, high].map(Scalar::Int),
+        None => {
+            let inf = f64::INFINITY;
+            let values = [f64::NAN, inf, -inf, 0.0, -0.0, 1e-40, -1.5, 3e38];
+            values.map(|value| Scalar::from_f64(value, dtype))
+        }
+    };
+    let count = values.len() as u64;
+    let shape = if row { [1, count] } else { [count, 1] };
+    Tensor::from_scalars(dtype, &shape, values)
 }
 
 impl OpDef for Unary {
@@ -137,6 +152,14 @@ impl OpDef for Unary {
                 });
             }
         }
+        for (f, dtype) in
+            UnaryFn::ALL.iter().flat_map(|f| [(*f, DType::F32), (*f, DType::I8)])
+        {
+            if f.domain().result(dtype).is_some() {
+                let x = special(dtype, true);
+                samples.push(Sample::new(Unary(f), &[x.ty()]).given(0, x).no_grad());
+            }
+        }
         samples.push(Sample::new(Unary(UnaryFn::Exp), &[Type::scalar(DType::F64)]));
         samples.push(Sample::new(Unary(UnaryFn::Neg), &[Type::of(DType::I64, &[3, 0])]));
         samples
@@ -169,11 +192,11 @@ impl OpDef for Binary {
             return Ok(vec![Tensor::from_scalars(dtype, a.shape(), values)]);
         }
         let shape = broadcast_extents(a.shape(), b.shape());
-        let values = indices(&shape).map(|index| {
-            let x = a.get(broadcast_position(&index, a.shape()));
-            let y = b.get(broadcast_position(&index, b.shape()));
-            self.0.apply(x, y, a.dtype())
-        });
+        let at = |x: &Tensor| broadcast_positions(x.shape(), &shape);
+        let values = at(a)
+            .into_iter()
+            .zip(at(b))
+            .map(|(i, j)| self.0.apply(a.get(i), b.get(j), a.dtype()));
         Ok(vec![Tensor::from_scalars(dtype, &shape, values)])
     }
 
@@ -225,6 +248,13 @@ impl OpDef for Binary {
                 };
                 samples.push(pair(&[2, 3], &[2, 3]));
                 samples.push(pair(&[2, 1, 3], &[4, 1]));
+            }
+            for dtype in [DType::F32, DType::I8] {
+                if f.domain().result(dtype).is_some() {
+                    let (a, b) = (special(dtype, false), special(dtype, true));
+                    let sample = Sample::new(Binary(f), &[a.ty(), b.ty()]);
+                    samples.push(sample.given(0, a).given(1, b).no_grad());
+                }
             }
             let dtype = if f.domain().result(DType::F32).is_some() { DType::F32 } else { DType::I32 };
             let empty = [Type::of(dtype, &[1, 2]), Type::of(dtype, &[0, 1])];
@@ -420,6 +450,28 @@ pub(crate) fn broadcast_position(index: &[u64], shape: &[u64]) -> usize {
     ravel(&own, shape) as usize
 }
 
+/// For each index of `shape` in row-major order, the sum of `step * index`.
+pub(crate) fn strided_positions(shape: &[u64], steps: &[u64]) -> Vec<usize> {
+    let mut positions = vec![0];
+    for (extent, step) in shape.iter().zip(steps) {
+        let along = |start: &usize| {
+            let start = *start;
+            (0..*extent).map(move |i| start + (i * step) as usize)
+        };
+        positions = positions.iter().flat_map(along).collect();
+    }
+    positions
+}
+
+/// For each element of `result` in row-major order, the position in an operand of `shape` that
+/// broadcasts to it.
+pub(crate) fn broadcast_positions(shape: &[u64], result: &[u64]) -> Vec<usize> {
+    let mut steps = vec![0; result.len() - shape.len()];
+    let own = shape.iter().zip(strides(shape));
+    steps.extend(own.map(|(extent, step)| if *extent == 1 { 0 } else { step }));
+    strided_positions(result, &steps)
+}
+
 impl From<UnaryFn> for Op {
     fn from(f: UnaryFn) -> Self {
         Op::Unary(Unary(f))
@@ -429,5 +481,54 @@ impl From<UnaryFn> for Op {
 impl From<BinaryFn> for Op {
     fn from(f: BinaryFn) -> Self {
         Op::Binary(Binary(f))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::FunctionBuilder;
+    use crate::graph::eval::run_function;
+
+    /// The gradients of `f` at pairs of values, for the gradient 1 of each result.
+    fn slopes(f: BinaryFn, a: &[f64], b: &[f64]) -> [Vec<f64>; 2] {
+        let [a, b] = [a, b].map(|x| Tensor::from_vec(&[x.len() as u64], x.to_vec()));
+        let mut builder = FunctionBuilder::new("slopes");
+        let args = [&a, &b].map(|x| builder.param(x.ty(), None));
+        let y = builder.op(f, &args).unwrap();
+        let one = builder.scalar(DType::F64, 1.0);
+        let zero = builder.full(DType::F64, &a.ty().shape, Scalar::F64(0.0));
+        let g = builder.op(BinaryFn::Add, &[zero, one]).unwrap();
+        let mut cx =
+            GradCx { b: &mut builder, args: &args, results: &[y], cotangents: &[g] };
+        let grads = Binary(f).grad(&mut cx).unwrap();
+        let func = builder.finish_unnamed(&grads.into_iter().flatten().collect::<Vec<_>>());
+        let results = run_function(&func, &[a, b]).unwrap();
+        [results[0].to_f64s(), results[1].to_f64s()]
+    }
+
+    #[test]
+    fn ties_share_the_gradient_of_an_extreme() {
+        let (a, b) = ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]);
+        let [low, high] = [vec![0.0, 0.5, 1.0], vec![1.0, 0.5, 0.0]];
+        assert_eq!(slopes(BinaryFn::Max, &a, &b), [low.clone(), high.clone()]);
+        assert_eq!(slopes(BinaryFn::Min, &a, &b), [high, low]);
+    }
+
+    #[test]
+    fn powers_have_finite_gradients_at_zero() {
+        // x^2 at 0, x^0 at 0, and the square of a negative number, whose logarithm is not real.
+        let [base, exponent] = slopes(BinaryFn::Pow, &[0.0, 0.0, -3.0], &[2.0, 0.0, 2.0]);
+        assert_eq!(base, [0.0, 0.0, -6.0]);
+        assert_eq!(exponent[..2], [0.0, 0.0]);
+        assert!(exponent[2].is_nan());
+    }
+
+    #[test]
+    fn broadcasting_reads_each_operand_where_numpy_does() {
+        assert_eq!(broadcast_positions(&[2, 1], &[3, 2, 2]), [0, 0, 1, 1].repeat(3));
+        assert_eq!(broadcast_positions(&[], &[2, 2]), [0; 4]);
+        assert_eq!(broadcast_positions(&[1], &[0]), [0; 0]);
+        assert_eq!(strided_positions(&[2, 3], &[1, 10]), [0, 10, 20, 1, 11, 21]);
     }
 }

@@ -115,3 +115,32 @@ impl<'b> Formula<'b> {
         self.b.op(Select {}, &[cond, a, b])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::eval::run_function;
+    use crate::tensor::Tensor;
+    use crate::types::Type;
+
+    #[test]
+    fn unbroadcast_sums_the_copies() {
+        for (shape, expected) in [
+            (&[2, 1][..], &[10.0, 18.0][..]),
+            (&[1, 1], &[28.0]),
+            (&[1, 2, 2], &[4.0, 6.0, 8.0, 10.0]),
+            (&[2], &[12.0, 16.0]),
+            (&[], &[28.0]),
+            (&[2, 2, 2], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]),
+        ] {
+            let mut b = FunctionBuilder::new("unbroadcast");
+            let grad = b.param(Type::of(DType::F64, &[2, 2, 2]), None);
+            let sum = unbroadcast(&mut b, grad, &Shape::of(shape)).unwrap();
+            let func = b.finish_unnamed(&[sum]);
+            let grad = Tensor::from_vec(&[2, 2, 2], (0..8).map(f64::from).collect());
+            let found = run_function(&func, &[grad]).unwrap().remove(0);
+            assert_eq!(found.shape(), shape);
+            assert_eq!(found.to_f64s(), expected);
+        }
+    }
+}

@@ -2,12 +2,13 @@
 
 use super::dot::accumulator;
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError};
-use super::{Broadcast, Convert, Cumulative, Reshape, Select, arity, check_axes, check_axis};
+use super::{Broadcast, Convert, Cumulative, Reshape, Select};
+use super::{arity, check_axes, check_axis, strided_positions};
 use crate::access::{Access, Affine, Combine, Expr, LoopDim, Monoid, Read, Tiling, Write};
 use crate::dim::Dim;
 use crate::graph::{FunctionBuilder, RegionType, ValueId};
 use crate::scalar::{BinaryFn, Scalar};
-use crate::tensor::{Tensor, indices, ravel};
+use crate::tensor::{Tensor, indices, ravel, strides};
 use crate::types::{Class, DType, Shape, Type};
 use crate::{attr_enum, op_struct};
 
@@ -202,14 +203,12 @@ impl OpDef for Reduce {
         let x = &args[0];
         let dtype = accumulator(x.dtype());
         let f = self.kind.function(dtype);
-        let kept: Vec<u64> = (x.shape().iter().enumerate())
-            .map(|(axis, d)| if self.axes.contains(&axis) { 1 } else { *d })
-            .collect();
-        let count = kept.iter().product::<u64>() as usize;
-        let mut results = vec![self.kind.identity(dtype); count];
-        for (mut index, value) in indices(x.shape()).zip(x.scalars()) {
-            self.axes.iter().for_each(|axis| index[*axis] = 0);
-            let slot = &mut results[ravel(&index, &kept) as usize];
+        let kept = reduced_shape(&x.ty().shape, &self.axes, true).as_const().unwrap_or_default();
+        let mut steps = strides(&kept);
+        self.axes.iter().for_each(|axis| steps[*axis] = 0);
+        let mut results = vec![self.kind.identity(dtype); kept.iter().product::<u64>() as usize];
+        for (position, value) in strided_positions(x.shape(), &steps).into_iter().zip(x.scalars()) {
+            let slot = &mut results[position];
             *slot = f.apply(*slot, value.convert(dtype), dtype);
         }
         let shape = self.result(&x.ty()).shape.as_const().unwrap_or_default();
@@ -406,4 +405,73 @@ impl OpDef for ArgReduce {
 
 fn is_nan(value: Scalar) -> bool {
     value.to_f64().is_nan()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Op;
+
+    fn run(op: impl Into<Op>, x: &Tensor) -> Vec<f64> {
+        let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
+        let results = op.into().eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
+        results.unwrap()[0].to_f64s()
+    }
+
+    fn reduce(kind: ReduceKind, axes: &[usize]) -> Reduce {
+        Reduce { kind, axes: axes.to_vec(), keep: false }
+    }
+
+    #[test]
+    fn every_kind_combines_the_right_elements() {
+        let x = Tensor::from_vec(&[2, 3], vec![1f32, 2., 3., 4., 5., -6.]);
+        assert_eq!(run(reduce(ReduceKind::Sum, &[0]), &x), [5., 7., -3.]);
+        assert_eq!(run(reduce(ReduceKind::Prod, &[1]), &x), [6., -120.]);
+        assert_eq!(run(reduce(ReduceKind::Max, &[1]), &x), [3., 5.]);
+        assert_eq!(run(reduce(ReduceKind::Min, &[1, 0]), &x), [-6.]);
+    }
+
+    #[test]
+    fn nothing_gives_the_identity_and_nan_wins() {
+        let empty = Tensor::from_vec::<i8>(&[0], vec![]);
+        let kinds = [ReduceKind::Sum, ReduceKind::Prod, ReduceKind::Max, ReduceKind::Min];
+        let identities = kinds.map(|kind| run(reduce(kind, &[0]), &empty)[0]);
+        assert_eq!(identities, [0., 1., -128., 127.]);
+        let nan = Tensor::from_vec(&[3], vec![1f32, f32::NAN, f32::INFINITY]);
+        for kind in kinds {
+            assert!(run(reduce(kind, &[0]), &nan)[0].is_nan());
+        }
+    }
+
+    #[test]
+    fn narrow_floats_are_summed_in_f32() {
+        let x = Tensor::splat(DType::Bf16, &[1000], Scalar::F32(1.0));
+        assert_eq!(run(reduce(ReduceKind::Sum, &[0]), &x), [1000.0]);
+    }
+
+    #[test]
+    fn positions_of_equals_and_of_nan() {
+        let arg = |kind, last| ArgReduce { kind, axis: 0, keep: false, last };
+        let x = Tensor::from_vec(&[5], vec![1f32, 3., 0., 3., 0.]);
+        assert_eq!(run(arg(ArgKind::Max, false), &x), [1.]);
+        assert_eq!(run(arg(ArgKind::Max, true), &x), [3.]);
+        assert_eq!(run(arg(ArgKind::Min, false), &x), [2.]);
+        assert_eq!(run(arg(ArgKind::Min, true), &x), [4.]);
+        let x = Tensor::from_vec(&[4], vec![1f32, f32::NAN, 3., f32::NAN]);
+        for (kind, last) in [(ArgKind::Max, false), (ArgKind::Min, true)] {
+            assert_eq!(run(arg(kind, last), &x), [1.]);
+        }
+    }
+
+    #[test]
+    fn operands_that_make_no_sense_are_refused() {
+        let refused = |op: Op, ty: Type| op.infer(&[ty], &[]).unwrap_err().0;
+        let sum = |axes: &[usize]| Op::from(reduce(ReduceKind::Sum, axes));
+        let f = |shape: &[u64]| Type::of(DType::F32, shape);
+        assert!(refused(sum(&[2]), f(&[2, 3])).contains("out of range"));
+        assert!(refused(sum(&[1, 1]), f(&[2, 3])).contains("twice"));
+        assert!(refused(sum(&[0]), Type::of(DType::Bool, &[2])).contains("found bool"));
+        let arg = ArgReduce { kind: ArgKind::Max, axis: 0, keep: true, last: false };
+        assert!(refused(arg.into(), f(&[0, 3])).contains("empty"));
+    }
 }

@@ -2,12 +2,12 @@
 
 use super::grad::unbroadcast;
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, TypeError, arity};
-use super::{broadcast_extents, broadcast_position};
+use super::{broadcast_extents, broadcast_positions};
 use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::graph::RegionType;
 use crate::op_struct;
 use crate::scalar::Scalar;
-use crate::tensor::{Tensor, indices};
+use crate::tensor::Tensor;
 use crate::types::{DType, Type, broadcast_shapes};
 
 op_struct! {
@@ -42,13 +42,14 @@ impl OpDef for Select {
     fn eval(&self, args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
         let (cond, a, b) = (&args[0], &args[1], &args[2]);
         let shape = broadcast_extents(&broadcast_extents(cond.shape(), a.shape()), b.shape());
-        let values = indices(&shape).map(|index| {
-            let chosen = if cond.get(broadcast_position(&index, cond.shape())).to_bool() {
-                a
+        let at = |x: &Tensor| broadcast_positions(x.shape(), &shape);
+        let positions = at(cond).into_iter().zip(at(a)).zip(at(b));
+        let values = positions.map(|((c, i), j)| {
+            if cond.get(c).to_bool() {
+                a.get(i)
             } else {
-                b
-            };
-            chosen.get(broadcast_position(&index, chosen.shape()))
+                b.get(j)
+            }
         });
         Ok(vec![Tensor::from_scalars(a.dtype(), &shape, values)])
     }
