@@ -1,7 +1,8 @@
 //! Repetition along dims.
 
+use super::grad::unbroadcast;
 use super::movement::{constants, strided};
-use super::{EvalCx, EvalError, OpDef, Sample, TypeError, arity};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, TypeError, arity};
 use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::dim::Dim;
 use crate::graph::RegionType;
@@ -55,6 +56,11 @@ impl OpDef for Broadcast {
             combine: Combine::Assign,
             results: vec![Write::identity(&result)],
         })
+    }
+
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let shape = cx.b.ty(cx.args[0]).shape.clone();
+        Ok(vec![Some(unbroadcast(cx.b, cx.cotangents[0], &shape)?)])
     }
 
     fn samples() -> Vec<Sample> {

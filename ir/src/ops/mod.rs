@@ -474,4 +474,6 @@ ops! {
     gather::{Gather, GatherElements, GatherNd},
     scatter::{ScatterElements, ScatterNd},
     topk::{TopK},
+    dynamic::{NonZero, Compress, Unique},
+    nms::{NonMaxSuppression},
 }

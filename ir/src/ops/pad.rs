@@ -1,10 +1,14 @@
 //! Elements around and between elements.
 
-use super::{EvalCx, EvalError, OpDef, Sample, TypeError, arity};
+use super::{
+    EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Reduce, ReduceKind, Sample, Select, Slice,
+    TypeError, arity,
+};
 use crate::access::{Access, Affine, Combine, Expr, LoopDim, Outside, Read, Tiling, Write};
 use crate::dim::{Dim, Poly};
 use crate::graph::RegionType;
 use crate::op_struct;
+use crate::scalar::Scalar;
 use crate::tensor::{Tensor, indices, ravel};
 use crate::types::{DType, Shape, Type};
 
@@ -135,6 +139,42 @@ impl OpDef for Pad {
             combine: Combine::Assign,
             results: vec![Write::identity(&result)],
         })
+    }
+
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let (x, grad) = (cx.b.ty(cx.args[0]).clone(), cx.cotangents[0]);
+        let rank = x.rank();
+        // Padding by the opposite puts back zeros for what was removed; then every element of x is
+        // at a multiple of the distance.
+        let opposite = |pads: &[i64]| -> Option<Vec<i64>> {
+            pads.iter().map(|pad| pad.checked_neg()).collect()
+        };
+        let (Some(low), Some(high)) = (opposite(&self.low), opposite(&self.high)) else {
+            return Err(TypeError::new("the padding does not fit 64 bits").into());
+        };
+        let back = Pad {
+            low,
+            high,
+            interior: vec![0; rank],
+        };
+        let zero = cx.b.scalar(x.dtype, 0.0);
+        let spread = cx.b.op(back, &[grad, zero])?;
+        let slice = Slice {
+            start: vec![Dim::Const(0); rank],
+            size: x.dims().to_vec(),
+            step: self.interior.iter().map(|k| *k as i64 + 1).collect(),
+        };
+        let of_x = cx.b.op(slice, &[spread])?;
+        let inside = cx.b.full(DType::Bool, &x.shape, Scalar::Bool(false));
+        let outside = cx.b.full(DType::Bool, &Shape::scalar(), Scalar::Bool(true));
+        let padded = cx.b.op(self.clone(), &[inside, outside])?;
+        let kept = cx.b.op(Select {}, &[padded, grad, zero])?;
+        let sum = Reduce {
+            kind: ReduceKind::Sum,
+            axes: (0..rank).collect(),
+            keep: false,
+        };
+        Ok(vec![Some(of_x), Some(cx.b.op(sum, &[kept])?)])
     }
 
     fn samples() -> Vec<Sample> {

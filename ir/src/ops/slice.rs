@@ -1,11 +1,14 @@
 //! Elements at regular distances.
 
 use super::movement::{constants, may_reach, strided};
-use super::{EvalCx, EvalError, OpDef, Sample, TypeError, arity};
+use super::{
+    Concat, EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Pad, Sample, TypeError, arity,
+};
 use crate::access::{Access, Affine, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::dim::{Dim, Poly};
-use crate::graph::RegionType;
+use crate::graph::{FunctionBuilder, RegionType, ValueId};
 use crate::op_struct;
+use crate::scalar::Scalar;
 use crate::tensor::{Tensor, strides};
 use crate::types::{DType, Shape, Type};
 
@@ -44,6 +47,51 @@ impl Slice {
         let steps = self.size[axis].to_poly()?.sub(&Poly::constant(1))?;
         let last = first.add(&steps.mul(&Poly::constant(self.step[axis]))?)?;
         Some((first, last))
+    }
+}
+
+impl Slice {
+    /// What is before and after the elements taken along a dim of `extent`, in ascending order of
+    /// indices. For one element or none the step is of no account.
+    fn margins(&self, axis: usize, extent: &Dim) -> Option<(Dim, Dim)> {
+        let (size, step) = (&self.size[axis], self.step[axis]);
+        if size.is(0) {
+            return Some((extent.clone(), Dim::Const(0)));
+        }
+        // With a larger distance, a symbolic size of zero would leave margins that do not add up.
+        if size.as_const().is_none() && step.unsigned_abs() != 1 {
+            return None;
+        }
+        let (first, last) = self.ends(axis)?;
+        let (low, high) = if step < 0 {
+            (last, first)
+        } else {
+            (first, last)
+        };
+        let after = extent.to_poly()?.sub(&high)?.sub(&Poly::constant(1))?;
+        Some((Dim::from_poly(low)?, Dim::from_poly(after)?))
+    }
+
+    /// `grad` with the order reversed along dims of negative step.
+    fn ascending(&self, b: &mut FunctionBuilder, grad: ValueId) -> Result<ValueId, TypeError> {
+        if self.step.iter().all(|step| *step > 0) {
+            return Ok(grad);
+        }
+        let mut reverse = Slice {
+            start: vec![Dim::Const(0); self.size.len()],
+            size: self.size.clone(),
+            step: vec![1; self.size.len()],
+        };
+        for (axis, size) in self.size.iter().enumerate() {
+            if self.step[axis] < 0 && !size.is(0) {
+                let Some(last) = size.offset(-1) else {
+                    type_error!("the extent {size} does not fit 64 bits");
+                };
+                reverse.start[axis] = last;
+                reverse.step[axis] = -1;
+            }
+        }
+        b.op(reverse, &[grad])
     }
 }
 
@@ -123,6 +171,41 @@ impl OpDef for Slice {
         })
     }
 
+    fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
+        let x = cx.b.ty(cx.args[0]).clone();
+        let mut grad = self.ascending(cx.b, cx.cotangents[0])?;
+        let mut pad = Pad::around(&vec![(0, 0); x.rank()]);
+        let mut symbolic = vec![];
+        for (axis, extent) in x.dims().iter().enumerate() {
+            let Some((low, high)) = self.margins(axis, extent) else {
+                let message = "a step over a symbolic extent has no gradient";
+                return Err(TypeError::new(message).into());
+            };
+            // A distance that no two elements have may be too large for a padding.
+            if self.size[axis].max_extent() > 1 {
+                pad.interior[axis] = self.step[axis].unsigned_abs() - 1;
+            }
+            match (low.as_const(), high.as_const()) {
+                (Some(low), Some(high)) => {
+                    (pad.low[axis], pad.high[axis]) = (low as i64, high as i64)
+                }
+                _ => symbolic.push((axis, low, high)),
+            }
+        }
+        let zero = cx.b.scalar(x.dtype, 0.0);
+        grad = cx.b.op(pad, &[grad, zero])?;
+        for (axis, low, high) in symbolic {
+            let mut margin = |extent: Dim| {
+                let mut dims = cx.b.ty(grad).dims().to_vec();
+                dims[axis] = extent;
+                cx.b.full(x.dtype, &Shape::new(dims), Scalar::zero(x.dtype))
+            };
+            let parts = [margin(low), grad, margin(high)];
+            grad = cx.b.op(Concat { axis }, &parts)?;
+        }
+        Ok(vec![Some(grad)])
+    }
+
     fn samples() -> Vec<Sample> {
         let sample = |dtype, shape: &[u64], slices: &[(u64, u64, i64)]| {
             let slice = Slice {
@@ -189,5 +272,49 @@ mod tests {
         assert!(infer(n.clone(), c(0), c(9), 1).is_err(), "n is at most 8");
         assert!(infer(n.clone(), c(0), n.offset(1).unwrap(), 1).is_err());
         assert!(infer(n.clone(), n.clone(), c(1), 1).is_err());
+    }
+
+    #[test]
+    fn the_gradient_of_a_symbolic_range_has_the_type_of_the_operand() {
+        let n = Dim::symbol("n", 8);
+        let c = Dim::Const;
+        let slices = [
+            (c(1), n.offset(-3).unwrap(), 1),
+            (n.offset(-1).unwrap(), n.clone(), -1),
+            (n.offset(-2).unwrap(), c(2), 1),
+            (c(0), c(2), 3),
+        ];
+        for (start, size, step) in slices {
+            let mut b = FunctionBuilder::new("f");
+            let ty = Type::new(DType::F32, Shape::new([n.clone()]));
+            let x = b.param(ty.clone(), None);
+            let slice = Slice {
+                start: vec![start],
+                size: vec![size],
+                step: vec![step],
+            };
+            let result = b.op(slice.clone(), &[x]).unwrap();
+            let mut cx = GradCx {
+                b: &mut b,
+                args: &[x],
+                results: &[result],
+                cotangents: &[result],
+            };
+            let grads = slice.grad(&mut cx).unwrap();
+            assert_eq!(*b.ty(grads[0].unwrap()), ty, "{slice:?}");
+            let func = b.finish_unnamed(&[grads[0].unwrap()]);
+            let input = Tensor::from_vec(&[6], vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            let output = crate::graph::eval::run_function(&func, std::slice::from_ref(&input));
+            // Taking the result for its own cotangent puts every element taken back in its place.
+            let back = output.unwrap()[0].to_f64s();
+            let taken = back
+                .iter()
+                .zip(input.to_f64s())
+                .all(|(a, b)| *a == b || *a == 0.0);
+            assert!(
+                taken && back.iter().any(|x| *x != 0.0),
+                "{slice:?}: {back:?}"
+            );
+        }
     }
 }
