@@ -13,6 +13,9 @@ use crate::scalar::{BinaryFn, Scalar};
 use crate::tensor::{Tensor, indices, strides};
 use crate::types::{DType, Shape, Type, broadcast_shapes};
 
+#[cfg(test)]
+mod tests;
+
 /// The function that `build` makes of inputs of the given types, as a tiling rule.
 ///
 /// # Panics
