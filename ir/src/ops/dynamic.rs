@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::gather::scatter_slices;
-use super::movement::{compare, may_reach, split};
+use super::movement::{compare, may_reach, split, take};
 use super::{
     EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Transpose, TypeError, arity,
     check_axis,
@@ -165,7 +165,7 @@ impl OpDef for Compress {
             .map(|(i, _)| i)
             .collect();
         settle_extent(&self.extent, kept.len())?;
-        Ok(vec![take(x, self.axis, &kept)])
+        Ok(vec![take(x, self.axis, &kept, &[kept.len() as u64])])
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
@@ -199,25 +199,6 @@ impl OpDef for Compress {
             sample(0, symbol(2), DType::Bool, &[2, 2], &[]),
         ]
     }
-}
-
-/// The slices of `x` at the given indices of a dim.
-fn take(x: &Tensor, axis: usize, kept: &[u64]) -> Tensor {
-    let (before, rest) = x.shape().split_at(axis);
-    let (outer, inner) = (
-        before.iter().product::<u64>(),
-        rest[1..].iter().product::<u64>(),
-    );
-    let mut positions = vec![];
-    for row in 0..outer {
-        for index in kept {
-            let start = (row * rest[0] + index) * inner;
-            positions.extend((start..start + inner).map(|p| Some(p as usize)));
-        }
-    }
-    let mut shape = x.shape().to_vec();
-    shape[axis] = kept.len() as u64;
-    x.select(&shape, positions, Scalar::zero(x.dtype()))
 }
 
 impl OpDef for Unique {
@@ -254,7 +235,7 @@ impl OpDef for Unique {
         };
         let extent = x.shape()[axis];
         let slices: Vec<Vec<Scalar>> = (0..extent)
-            .map(|i| take(&x, axis, &[i]).scalars().collect())
+            .map(|i| take(&x, axis, &[i], &[1]).scalars().collect())
             .collect();
         let order = |a: usize, b: usize| -> Ordering {
             let pairs = slices[a].iter().zip(&slices[b]);
@@ -280,7 +261,7 @@ impl OpDef for Unique {
         let first: Vec<u64> = groups.iter().map(|group| group[0] as u64).collect();
         let list = |values: Vec<i64>| Tensor::from_vec(&[values.len() as u64], values);
         Ok(vec![
-            take(&x, axis, &first),
+            take(&x, axis, &first, &[first.len() as u64]),
             list(first.iter().map(|i| *i as i64).collect()),
             list(inverse),
             list(groups.iter().map(|group| group.len() as i64).collect()),
@@ -317,6 +298,7 @@ impl OpDef for Unique {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::{FunctionBuilder, eval::run_function};
     use crate::ops::Op;
 
     fn eval(op: impl Into<Op>, args: &[Tensor]) -> Result<Vec<Vec<i64>>, EvalError> {
@@ -381,5 +363,27 @@ mod tests {
         let extent = Dim::symbol("n", 6).offset(1).unwrap();
         let op = NonZero { extent };
         assert!(op.infer(&[Type::of(DType::F32, &[3])], &[]).is_err());
+    }
+
+    #[test]
+    fn the_gradient_of_a_symbolic_selection_goes_back_to_its_places() {
+        let mut b = FunctionBuilder::new("f");
+        let x = b.param(Type::of(DType::F32, &[2, 4]), None);
+        let cond = b.param(Type::of(DType::Bool, &[4]), None);
+        let (axis, extent) = (1, Dim::symbol("kept", 4));
+        let op = Compress { axis, extent };
+        let kept = b.op(op.clone(), &[x, cond]).unwrap();
+        let mut cx = GradCx {
+            b: &mut b,
+            args: &[x, cond],
+            results: &[kept],
+            cotangents: &[kept],
+        };
+        let grad = op.grad(&mut cx).unwrap()[0].unwrap();
+        let func = b.finish_unnamed(&[grad]);
+        let x = Tensor::from_vec(&[2, 4], vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        let cond = Tensor::from_stored(DType::Bool, &[4], vec![1u8, 0, 0, 1]);
+        let results = run_function(&func, &[x, cond]).unwrap();
+        assert_eq!(results[0].to_i64s(), [1, 0, 0, 4, 5, 0, 0, 8]);
     }
 }

@@ -1,6 +1,6 @@
 //! Elements at places that other tensors give.
 
-use super::movement::{check_index, may_reach, resolve_index, split, zeros_like};
+use super::movement::{check_index, may_reach, resolve_index, runs, split, take, zeros_like};
 use super::{
     Concat, EvalCx, EvalError, GradCx, Grads, Iota, NoGrad, OpDef, Reshape, Sample,
     ScatterElements, ScatterKind, ScatterNd, Transpose, TypeError, arity, check_axis,
@@ -98,26 +98,12 @@ impl OpDef for Gather {
 
     fn eval(&self, args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
         let (x, indices) = (&args[0], &args[1]);
-        let (before, rest) = x.shape().split_at(self.axis);
-        let (extent, after) = (rest[0], &rest[1..]);
-        let (outer, inner) = (
-            before.iter().product::<u64>(),
-            after.iter().product::<u64>(),
-        );
-        let resolve = |index| resolve_index(index, extent);
+        let resolve = |index| resolve_index(index, x.shape()[self.axis]);
         let chosen = indices
             .scalars()
             .map(resolve)
             .collect::<Result<Vec<u64>, _>>()?;
-        let mut positions = Vec::with_capacity(outer as usize * chosen.len() * inner as usize);
-        for row in 0..outer {
-            for index in &chosen {
-                let start = (row * extent + index) * inner;
-                positions.extend((start..start + inner).map(|p| Some(p as usize)));
-            }
-        }
-        let shape = [before, indices.shape(), after].concat();
-        Ok(vec![x.select(&shape, positions, Scalar::zero(x.dtype()))])
+        Ok(vec![take(x, self.axis, &chosen, indices.shape())])
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
@@ -291,7 +277,7 @@ impl OpDef for GatherNd {
         check_index(indices)?;
         let depth = tuple_size(indices)?;
         let counts = indices.rank() - 1;
-        if self.batch > counts || depth > x.rank().saturating_sub(self.batch) {
+        if self.batch > counts.min(x.rank()) || depth > x.rank() - self.batch {
             type_error!(
                 "{indices} does not index {x} after {} batch dims",
                 self.batch
@@ -311,11 +297,8 @@ impl OpDef for GatherNd {
         let sliced = &x.shape()[self.batch + depth[0] as usize..];
         let length: u64 = sliced.iter().product();
         let places = slice_places(x.shape(), indices, self.batch)?;
-        let positions = places
-            .into_iter()
-            .flat_map(|at| (at..at + length).map(|p| Some(p as usize)));
         let shape = [counts, sliced].concat();
-        Ok(vec![x.select(&shape, positions, Scalar::zero(x.dtype()))])
+        Ok(vec![runs(x, &shape, places.into_iter(), length)])
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
@@ -425,5 +408,9 @@ mod tests {
         assert!(nd(1, &[f(&[2, 3]), i(&[3, 1])]).is_err(), "batch");
         assert!(nd(1, &[f(&[2, 3]), i(&[1])]).is_err(), "no batch dim");
         assert!(nd(0, &[f(&[2, 3]), i(&[])]).is_err(), "no tuples");
+        assert!(
+            nd(1, &[f(&[]), i(&[2, 0])]).is_err(),
+            "a scalar has no batch"
+        );
     }
 }

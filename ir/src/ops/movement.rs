@@ -7,8 +7,9 @@ use crate::access::SplitDim;
 use crate::dim::Dim;
 use crate::graph::{FunctionBuilder, ValueId};
 use crate::scalar::Scalar;
-use crate::tensor::Tensor;
+use crate::tensor::{Element, Tensor};
 use crate::types::{DType, Type};
+use crate::with_element;
 
 /// Whether two extents can be equal for some values of the symbols. Constants are compared; what
 /// symbols make of the rest is checked when they have values.
@@ -37,25 +38,62 @@ pub(crate) fn constants(dims: &[Dim]) -> Result<Vec<u64>, EvalError> {
 /// The tensor of `shape` whose element at an index is that of `x` at row-major position
 /// `base + sum of step * index`.
 pub(crate) fn strided(x: &Tensor, shape: &[u64], base: i64, steps: &[i64]) -> Tensor {
-    let count = shape.iter().product::<u64>() as usize;
-    let mut positions = Vec::with_capacity(count);
-    if count > 0 {
-        walk(shape, base, steps, &mut positions);
-    }
-    x.select(shape, positions, Scalar::zero(x.dtype()))
+    with_element!(x.dtype(), T => {
+        let mut data = Vec::with_capacity(shape.iter().product::<u64>() as usize);
+        if !shape.contains(&0) {
+            walk(&x.stored::<T>(), shape, base, steps, &mut data);
+        }
+        Tensor::from_stored(x.dtype(), shape, data)
+    })
 }
 
-fn walk(shape: &[u64], base: i64, steps: &[i64], positions: &mut Vec<Option<usize>>) {
-    match shape.split_first() {
-        None => positions.push(Some(base as usize)),
-        Some((extent, rest)) => {
-            let mut at = base;
-            for _ in 0..*extent {
-                walk(rest, at, &steps[1..], positions);
-                at += steps[0];
+fn walk<T: Element>(source: &[T], shape: &[u64], base: i64, steps: &[i64], data: &mut Vec<T>) {
+    match (shape, steps) {
+        ([extent], [1]) => data.extend_from_slice(&source[base as usize..][..*extent as usize]),
+        ([extent], [step]) => {
+            let positions = (0..*extent as i64).map(|i| base + i * step);
+            data.extend(positions.map(|p| source[p as usize]));
+        }
+        ([extent, rest @ ..], [step, steps @ ..]) => {
+            for i in 0..*extent as i64 {
+                walk(source, rest, base + i * step, steps, data);
             }
         }
+        _ => data.push(source[base as usize]),
     }
+}
+
+/// The runs of `length` elements of `x` that begin at the given positions, one after the other, as
+/// a tensor of `shape`.
+pub(crate) fn runs(
+    x: &Tensor,
+    shape: &[u64],
+    starts: impl Iterator<Item = u64>,
+    length: u64,
+) -> Tensor {
+    with_element!(x.dtype(), T => {
+        let source = x.stored::<T>();
+        let mut data: Vec<T> = Vec::with_capacity(shape.iter().product::<u64>() as usize);
+        for start in starts {
+            data.extend_from_slice(&source[start as usize..][..length as usize]);
+        }
+        Tensor::from_stored(x.dtype(), shape, data)
+    })
+}
+
+/// The slices of `x` at the given indices of a dim, which `dims` replace in the shape.
+pub(crate) fn take(x: &Tensor, axis: usize, chosen: &[u64], dims: &[u64]) -> Tensor {
+    let (before, rest) = x.shape().split_at(axis);
+    let (extent, after) = (rest[0], &rest[1..]);
+    let (outer, length) = (
+        before.iter().product::<u64>(),
+        after.iter().product::<u64>(),
+    );
+    let starts = (0..outer).flat_map(|row| {
+        let slices = chosen.iter();
+        slices.map(move |index| (row * extent + index) * length)
+    });
+    runs(x, &[before, dims, after].concat(), starts, length)
 }
 
 /// The index that an element of an index tensor means: negative ones count from the end.

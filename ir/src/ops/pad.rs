@@ -9,8 +9,9 @@ use crate::dim::{Dim, Poly};
 use crate::graph::RegionType;
 use crate::op_struct;
 use crate::scalar::Scalar;
-use crate::tensor::{Tensor, indices, ravel};
+use crate::tensor::{Element, Tensor};
 use crate::types::{DType, Shape, Type};
+use crate::with_element;
 
 op_struct! {
     /// Puts copies of a scalar around and between the elements: per dim, `low` before the first,
@@ -102,15 +103,14 @@ impl OpDef for Pad {
                 (0..*extent).map(at).collect()
             })
             .collect();
-        let positions = indices(&shape).map(|index| {
-            let at: Option<Vec<u64>> = index
-                .iter()
-                .zip(&source)
-                .map(|(i, map)| map[*i as usize])
-                .collect();
-            at.map(|at| ravel(&at, x.shape()) as usize)
-        });
-        Ok(vec![x.select(&shape, positions, fill)])
+        Ok(vec![with_element!(x.dtype(), T => {
+            let mut data: Vec<T> = Vec::with_capacity(shape.iter().product::<u64>() as usize);
+            if !shape.contains(&0) {
+                let fill = <T as Element>::store(fill);
+                lay_out(&x.stored::<T>(), x.shape(), &source, fill, &mut data);
+            }
+            Tensor::from_stored(x.dtype(), &shape, data)
+        })])
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
@@ -197,6 +197,34 @@ impl OpDef for Pad {
             sample(DType::F32, &[0], &[(2, 0, 1)]),
             sample(DType::F32, &[], &[]),
         ]
+    }
+}
+
+/// Appends the padded form of `from`, a tensor of the given extents: `source` maps, dim by dim,
+/// indices of the result to indices of it.
+fn lay_out<T: Element>(
+    from: &[T],
+    extents: &[u64],
+    source: &[Vec<Option<u64>>],
+    fill: T,
+    data: &mut Vec<T>,
+) {
+    let (Some((map, inner_source)), Some((_, inner))) =
+        (source.split_first(), extents.split_first())
+    else {
+        data.push(from[0]);
+        return;
+    };
+    let length = inner.iter().product::<u64>() as usize;
+    let padded_length: usize = inner_source.iter().map(Vec::len).product();
+    for index in map {
+        match index {
+            Some(index) => {
+                let slice = &from[*index as usize * length..][..length];
+                lay_out(slice, inner, inner_source, fill, data);
+            }
+            None => data.resize(data.len() + padded_length, fill),
+        }
     }
 }
 

@@ -17,7 +17,8 @@ op_struct! {
     /// every dim of x. With a negative step `start` is the last element that is taken.
     ///
     /// All elements must be inside x, unless there are none. Where symbols keep that from being
-    /// known it is checked when they have values.
+    /// known it is checked when they have values. A step other than 1 and -1 over a symbolic size
+    /// has no gradient.
     Slice {
         /// First index per dim.
         start: Vec<Dim>,

@@ -29,7 +29,7 @@ impl Transpose {
     }
 
     /// The permutation that moves dim `from` to position `to` and keeps the order of the others.
-    pub fn moving(rank: usize, from: usize, to: usize) -> Self {
+    pub(crate) fn moving(rank: usize, from: usize, to: usize) -> Self {
         let mut perm: Vec<usize> = (0..rank).filter(|d| *d != from).collect();
         perm.insert(to, from);
         Self { perm }
