@@ -1,0 +1,73 @@
+//! Handlers: one function per operator, in files by theme.
+//!
+//! **To add an operator**: write `fn name(cx: &mut NodeCx<'_, '_>) -> NodeResult` in the file of
+//! its theme and add a line `onnx("Name", &[(1, name)])` to that file's `OPS`; a new file gets a
+//! line in [`ALL`]. A handler
+//!
+//! 1. reads attributes with `cx.int("axis", -1)?`, `cx.floats("scales")?` and the like; what it
+//!    does not read is reported to the user as not supported, what may be ignored goes to
+//!    `cx.ignore_attrs`;
+//! 2. reads operands: `cx.input(0)?` is a value, `cx.optional(2)?` may be absent,
+//!    `cx.require_ints(1, "axes")?` must be known at import;
+//! 3. builds nodes with `cx.op(Transpose { perm }, &[x])?` and the helpers of `build.rs`;
+//! 4. gives results: `cx.output(0, y)`.
+//!
+//! One handler serves all versions and looks at `cx.version` where they differ; `(13, other)` in
+//! the list sets another handler from version 13 on. Folding, symbolic extents, names and
+//! locations are the framework's business. Errors: `NodeError::invalid` where the model is wrong,
+//! `NodeError::unsupported(..).help(closest supported form)` where we are.
+
+mod basic;
+mod control;
+mod elementwise;
+
+use super::table::OpEntry;
+
+/// The operators of all files.
+pub(super) const ALL: &[&[OpEntry]] = &[basic::OPS, control::OPS, elementwise::OPS];
+
+/// First element and number of elements of a slice with a constant `step` of a dim of `extent`,
+/// clamped as ONNX (and Python) clamp; `None` for a step of zero.
+pub(super) fn slice_range(start: i64, end: i64, step: i64, extent: u64) -> Option<(i64, u64)> {
+    let extent = i128::from(extent);
+    let (start, end, step) = (i128::from(start), i128::from(end), i128::from(step));
+    let from_front = |x: i128| if x < 0 { x + extent } else { x };
+    let (low, high) = if step > 0 {
+        (0, extent)
+    } else {
+        (-1, extent - 1)
+    };
+    let start = from_front(start).clamp(0, high.max(0));
+    let end = from_front(end).clamp(low, high);
+    let span = match step {
+        0 => return None,
+        _ if step > 0 => (end - start + step - 1) / step,
+        _ if extent == 0 => 0,
+        _ => (start - end - step - 1) / -step,
+    };
+    let start = i64::try_from(start).ok()?;
+    Some((start, u64::try_from(span.max(0)).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_clamp_like_python() {
+        let take = |start, end, step, extent| {
+            let (first, size) = slice_range(start, end, step, extent).unwrap();
+            (0..size as i64)
+                .map(|n| first + n * step)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(take(1, 3, 1, 5), [1, 2]);
+        assert_eq!(take(-3, i64::MAX, 1, 5), [2, 3, 4]);
+        assert_eq!(take(-1, i64::MIN, -1, 3), [2, 1, 0]);
+        assert_eq!(take(10, 0, -2, 6), [5, 3, 1]);
+        assert_eq!(take(20, 30, 1, 5), [0i64; 0]);
+        assert_eq!(take(0, 5, 2, 5), [0, 2, 4]);
+        assert_eq!(take(0, i64::MIN, -1, 0), [0i64; 0]);
+        assert_eq!(slice_range(0, 1, 0, 5), None);
+    }
+}
