@@ -118,7 +118,9 @@ impl<'m> Importer<'m> {
                 None => self.files.model().name.clone(),
             };
             // The index of the outermost node finds a nested one as well.
-            let line = around.as_ref().map_or(index as u64, |loc| loc.line);
+            let line = around
+                .as_ref()
+                .map_or(u32::try_from(index).unwrap_or(0), |loc| loc.line);
             let loc = Arc::new(Loc {
                 name: self.scoped(&own).into(),
                 file,
