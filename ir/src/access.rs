@@ -204,7 +204,9 @@ impl Monoid {
         }
     }
 
-    /// The value that changes nothing.
+    /// The value that changes nothing, and that is left where nothing is combined. For pairs of
+    /// value and index that is the least (greatest) value at index 0; it is no operand of
+    /// [`combine`](Self::combine), in which its index would win against an equal value.
     pub fn identity(self, dtype: DType) -> Vec<Scalar> {
         match self {
             Monoid::Sum => vec![Scalar::zero(dtype)],
@@ -473,6 +475,8 @@ pub fn interpret(access: &Access, args: &[Tensor]) -> Result<Vec<Tensor>, String
             };
             let cell = &mut cells[position];
             *cell = Some(match (&access.combine, cell.take()) {
+                // The identity of pairs has an index, which must not win against an equal value.
+                (Combine::Reduce(monoid, _), None) if monoid.arity() == 2 => written.clone(),
                 (Combine::Reduce(monoid, dtype), old) => {
                     let old = old.unwrap_or_else(|| monoid.identity(*dtype));
                     monoid.combine(*dtype, &old, &written)

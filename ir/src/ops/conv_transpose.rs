@@ -1,9 +1,8 @@
 //! Transposed convolution.
 
 use super::arith::{Arithmetic, add_scaled_scatter, narrowed, widened, with_arithmetic};
-use super::conv::{
-    Conv, Counts, Loops, Nest, Parts, geometries, read_within, refused, sum_of_products,
-};
+use super::conv::{Conv, geometries};
+use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of_products};
 use super::conv_weight_grad::ConvWeightGrad;
 use super::window::Windows;
 use super::{
@@ -164,4 +163,47 @@ fn scatter<T: Arithmetic>(counts: &Counts, dy: &Tensor, w: &Tensor) -> Vec<T> {
         }
     }
     dx
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_added_at_the_stride_and_cropped_to_size() {
+        let transpose = |low: i64, size: u64| {
+            let op = ConvTranspose {
+                stride: vec![2],
+                pad: vec![(low, 0)],
+                dilation: vec![1],
+                groups: 1,
+                size: vec![Dim::Const(size)],
+            };
+            let dy = Tensor::from_vec(&[1, 1, 2], vec![1f32, 10.0]);
+            let w = Tensor::from_vec(&[1, 1, 3], vec![1f32, 2.0, 3.0]);
+            let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("there are no regions"));
+            op.eval(&[dy, w], &mut EvalCx::new(&mut none)).unwrap()[0].to_f64s()
+        };
+        assert_eq!(transpose(0, 5), [1.0, 2.0, 13.0, 20.0, 30.0]);
+        assert_eq!(transpose(1, 3), [2.0, 13.0, 20.0]);
+        assert_eq!(transpose(-1, 7), [0.0, 1.0, 2.0, 13.0, 20.0, 30.0, 0.0]);
+    }
+
+    #[test]
+    fn extents_may_be_symbols() {
+        let n = Dim::symbol("n", 64);
+        let size = n.mul(&Dim::Const(2)).unwrap();
+        let op = ConvTranspose {
+            stride: vec![2],
+            pad: vec![(1, 1)],
+            dilation: vec![1],
+            groups: 1,
+            size: vec![size.clone()],
+        };
+        let batch = Dim::symbol("b", 8);
+        let shape = crate::types::Shape::new([batch.clone(), Dim::Const(3), n]);
+        let w = Type::of(DType::F32, &[3, 5, 4]);
+        let found = op.infer(&[Type::new(DType::F32, shape), w], &[]).unwrap();
+        assert_eq!(found[0].dims(), [batch, Dim::Const(5), size]);
+    }
 }

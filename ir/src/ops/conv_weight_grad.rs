@@ -1,9 +1,8 @@
 //! The gradient of a convolution with respect to its kernels.
 
 use super::arith::{Arithmetic, narrowed, widened, with_arithmetic};
-use super::conv::{
-    Conv, Counts, Loops, Nest, Parts, geometries, read_within, refused, sum_of_products,
-};
+use super::conv::{Conv, geometries};
+use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of_products};
 use super::conv_transpose::ConvTranspose;
 use super::window::Windows;
 use super::{

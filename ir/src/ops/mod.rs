@@ -441,6 +441,7 @@ mod compose;
 mod grad;
 // What ops share.
 mod arith;
+mod conv_parts;
 mod movement;
 mod window;
 
@@ -465,6 +466,9 @@ ops! {
     conv::{Conv},
     conv_transpose::{ConvTranspose},
     conv_weight_grad::{ConvWeightGrad},
+    reduce_window::{ReduceWindow},
+    arg_max_window::{ArgMaxWindow},
+    avg_pool::{AvgPool},
     softmax::{Softmax, LogSoftmax},
     gelu::{Gelu},
     norm::{LayerNorm, RmsNorm},

@@ -34,6 +34,11 @@ pub(crate) struct Segment {
     pub len: usize,
 }
 
+/// The quotient rounded up, for a positive divisor.
+fn ceil_div(a: i128, by: i128) -> i128 {
+    a.div_euclid(by) + i128::from(a.rem_euclid(by) != 0)
+}
+
 impl Windows<'_> {
     /// Checks that there is one attribute for each of `rank` dims and that they are in range.
     pub fn check(&self, rank: usize) -> Result<(), TypeError> {
@@ -147,15 +152,24 @@ impl Windows<'_> {
         self.stride.last().map_or(1, |s| *s as usize)
     }
 
+    /// How many of the `kernel` elements of window `at` along `dim` meet positions in the half-open
+    /// range.
+    pub fn seen(&self, dim: usize, at: u64, kernel: u64, (first, end): (i64, i64)) -> u64 {
+        let start = i128::from(at) * i128::from(self.stride[dim]) - i128::from(self.pad[dim].0);
+        let dilation = i128::from(self.dilation[dim]);
+        let before = |position: i64| ceil_div(i128::from(position) - start, dilation);
+        let clamp = |k: i128| k.clamp(0, kernel.into()) as u64;
+        clamp(before(end)).saturating_sub(clamp(before(first)))
+    }
+
     /// The windows `first..end` along `dim` at which kernel position `k` meets the input.
     fn range(&self, dim: usize, k: u64, input: u64, output: u64) -> (u64, u64) {
         let stride = i128::from(self.stride[dim]);
         let offset = i128::from(k) * i128::from(self.dilation[dim]) - i128::from(self.pad[dim].0);
-        let ceil_div = |a: i128| a.div_euclid(stride) + i128::from(a.rem_euclid(stride) != 0);
         let clamp = |a: i128| a.clamp(0, output.into()) as u64;
         (
-            clamp(ceil_div(-offset)),
-            clamp(ceil_div(i128::from(input) - offset)),
+            clamp(ceil_div(-offset, stride)),
+            clamp(ceil_div(i128::from(input) - offset, stride)),
         )
     }
 
