@@ -252,8 +252,8 @@ scalar_fns! {
         Mul "mul" Number "a * b.";
         Div "div" Number "a / b; integers truncate towards zero, and a division by zero is zero.";
         Pow "pow" Number "a to the power b; integers by repeated squaring, a negative exponent truncates.";
-        Max "max" Number "The larger; NaN if either is NaN.";
-        Min "min" Number "The smaller; NaN if either is NaN.";
+        Max "max" Number "The larger; NaN if either is NaN; of two zeros the positive one.";
+        Min "min" Number "The smaller; NaN if either is NaN; of two zeros the negative one.";
         Rem "rem" Number "Remainder with the sign of a; by zero it is zero for integers.";
         Mod "mod" Number "Remainder with the sign of b; by zero it is zero for integers.";
         And "and" Bits "Conjunction: logical for bool, bit by bit for integers.";
@@ -324,8 +324,23 @@ macro_rules! impl_float {
                     BinaryFn::Div => a / b,
                     BinaryFn::Pow => a.powf(b),
                     BinaryFn::Max | BinaryFn::Min if a.is_nan() || b.is_nan() => <$ty>::NAN,
-                    BinaryFn::Max => a.max(b),
-                    BinaryFn::Min => a.min(b),
+                    // Of zeros of different sign the positive one is the larger.
+                    BinaryFn::Max if a == b && a.is_sign_negative() => b,
+                    BinaryFn::Max => {
+                        if a >= b {
+                            a
+                        } else {
+                            b
+                        }
+                    }
+                    BinaryFn::Min if a == b && a.is_sign_positive() => b,
+                    BinaryFn::Min => {
+                        if a <= b {
+                            a
+                        } else {
+                            b
+                        }
+                    }
                     BinaryFn::Rem => a % b,
                     BinaryFn::Mod if b.is_infinite() && a.is_finite() => {
                         if a == 0.0 || (a < 0.0) == (b < 0.0) {
@@ -512,6 +527,11 @@ mod tests {
             Scalar::Bool(false)
         );
         assert_eq!(BinaryFn::Ne.apply(nan, nan, DType::F32), Scalar::Bool(true));
+        let (zero, minus) = (Scalar::F32(0.0), Scalar::F32(-0.0));
+        for (a, b) in [(zero, minus), (minus, zero)] {
+            let sign = |f: BinaryFn| f.apply(a, b, DType::F32).to_f64().is_sign_negative();
+            assert!(!sign(BinaryFn::Max) && sign(BinaryFn::Min));
+        }
     }
 
     #[test]
