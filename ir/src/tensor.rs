@@ -144,7 +144,7 @@ pub struct Tensor {
 /// Why bytes do not make a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SizeMismatch {
-    /// Bytes that the type needs; `None` above `u64::MAX`.
+    /// Bytes that the type needs; `None` if it is not addressable.
     pub expected: Option<u64>,
     /// Bytes that were given.
     pub found: u64,
@@ -154,7 +154,7 @@ impl fmt::Display for SizeMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.expected {
             Some(expected) => write!(f, "expected {expected} bytes, found {}", self.found),
-            None => write!(f, "the size in bytes does not fit 64 bits"),
+            None => write!(f, "the tensor is too large to address"),
         }
     }
 }
@@ -168,7 +168,8 @@ impl Tensor {
     /// # Errors
     /// When the length of `data` is not that of the type.
     pub fn from_bytes(dtype: DType, shape: &[u64], data: Bytes) -> Result<Self, SizeMismatch> {
-        let expected = Type::of(dtype, shape).max_bytes();
+        let ty = Type::of(dtype, shape);
+        let expected = ty.max_bytes().filter(|_| ty.addressable());
         if expected != Some(data.len() as u64) {
             return Err(SizeMismatch {
                 expected,

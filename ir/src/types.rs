@@ -283,6 +283,14 @@ impl Type {
         self.shape.max_elements()?.checked_mul(self.dtype.bytes())
     }
 
+    /// Whether positions and sizes fit 63 bits, even if extents of zero were one: then no product
+    /// of extents and element size overflows.
+    pub fn addressable(&self) -> bool {
+        let extents = self.dims().iter().map(|d| d.max_extent().max(1));
+        let bytes = extents.fold(Some(self.dtype.bytes()), |n, extent| n?.checked_mul(extent));
+        self.rank() <= MAX_RANK && bytes.is_some_and(|bytes| bytes <= i64::MAX as u64)
+    }
+
     /// The type with every symbol replaced by its value; `None` if a symbol is unbound.
     pub fn bind(&self, bindings: &Bindings) -> Option<Self> {
         if self.shape.as_const().is_some() {
@@ -334,6 +342,9 @@ mod tests {
         assert_eq!(Shape::of(&[1 << 40, 1 << 40]).max_elements(), None);
         assert_eq!(Shape::of(&[1 << 40, 1 << 40, 0]).max_elements(), Some(0));
         assert_eq!(Type::of(DType::F64, &[1 << 62]).max_bytes(), None);
+        assert!(!Type::of(DType::U8, &[1 << 40, 0, 1 << 40]).addressable());
+        assert!(Type::of(DType::U8, &[1 << 40, 0, 1 << 20]).addressable());
+        assert!(!Type::of(DType::U8, &[1; 17]).addressable());
     }
 
     #[test]

@@ -358,9 +358,9 @@ impl Run<'_, '_> {
         let results = op
             .infer(&types, regions)
             .map_err(|e| self.error(node, codes::BAD_VALUE, Kind::Input, e.0))?;
-        let needed = results
-            .iter()
-            .try_fold(self.live, |n, ty| n.checked_add(ty.max_bytes()?));
+        let needed = results.iter().try_fold(self.live, |n, ty| {
+            n.checked_add(ty.max_bytes().filter(|_| ty.addressable())?)
+        });
         let limit = self.options.max_bytes.unwrap_or(i64::MAX as u64);
         match needed {
             Some(bytes) if bytes <= limit => Ok(()),

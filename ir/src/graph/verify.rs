@@ -27,7 +27,7 @@ use crate::diag::{Diagnostic, Diagnostics, Kind, Place};
 use crate::dim::Dim;
 use crate::entity::EntityId;
 use crate::level::Level;
-use crate::types::{MAX_RANK, Type};
+use crate::types::Type;
 
 /// A part of a module that a message can be about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -218,8 +218,7 @@ impl Verifier<'_> {
     }
 
     fn ty(&mut self, entity: Entity, ty: &Type) {
-        let addressable = ty.max_bytes().is_some_and(|bytes| bytes <= i64::MAX as u64);
-        if ty.rank() > MAX_RANK || !addressable {
+        if !ty.addressable() {
             self.report(
                 entity,
                 codes::TOO_LARGE,

@@ -41,7 +41,10 @@ type Results = BTreeMap<String, String>;
 fn run(dir: &Path) -> Result<bool, Box<dyn Error>> {
     let results = run_cases(dir)?;
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/onnx.txt");
-    let text: String = results.iter().map(|(case, result)| format!("{case} {result}\n")).collect();
+    let text: String = results
+        .iter()
+        .map(|(case, result)| format!("{case} {result}\n"))
+        .collect();
     if std::env::var_os("DOJOC_BLESS").is_some() {
         fs::write(&list, &text)?;
     }
@@ -79,11 +82,17 @@ fn run(dir: &Path) -> Result<bool, Box<dyn Error>> {
 fn run_cases(dir: &Path) -> Result<Results, Box<dyn Error>> {
     let dojoc = std::env::current_exe()?.with_file_name("dojoc");
     let mut command = Command::new(&dojoc);
-    command.args(["test", "--level", "graph", "--format", "json"]).arg(dir);
-    let output = command.output().map_err(|e| format!("{}: {e}", dojoc.display()))?;
+    command
+        .args(["test", "--level", "graph", "--format", "json"])
+        .arg(dir);
+    let output = command
+        .output()
+        .map_err(|e| format!("{}: {e}", dojoc.display()))?;
     let mut results = Results::new();
     for line in String::from_utf8(output.stdout)?.lines() {
-        let Ok(object) = serde_json::from_str::<Value>(line) else { continue };
+        let Ok(object) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
         let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
         let case = text("case");
         if case.is_empty() {
@@ -105,10 +114,16 @@ fn summarise(dir: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
     let index: BTreeMap<String, Value> = serde_json::from_str(&fs::read_to_string(index)?)?;
     let mut by_category = BTreeMap::<String, [usize; 3]>::new();
     for (case, result) in results {
-        let Some(entry) = index.get(case) else { continue };
+        let Some(entry) = index.get(case) else {
+            continue;
+        };
         let category = entry.get("cat").and_then(Value::as_str).unwrap_or("other");
         let low_bit = entry.get("low_bit").and_then(Value::as_bool) == Some(true);
-        let name = if low_bit { format!("{category}, low-bit") } else { category.to_owned() };
+        let name = if low_bit {
+            format!("{category}, low-bit")
+        } else {
+            category.to_owned()
+        };
         let column = match result.split(' ').next() {
             Some("passed") => 0,
             Some("failed") => 1,
@@ -130,6 +145,8 @@ fn summarise(dir: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
         }
     }
     let [passed, failed, unsupported] = totals;
-    print(&format!("{passed} passed, {failed} failed, {unsupported} unsupported"));
+    print(&format!(
+        "{passed} passed, {failed} failed, {unsupported} unsupported"
+    ));
     Ok(())
 }

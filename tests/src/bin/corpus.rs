@@ -27,7 +27,11 @@ fn main() -> ExitCode {
     let mut passed = 0;
     for dir in std::env::args().skip(1) {
         let walk = walkdir::WalkDir::new(&dir).sort_by_file_name();
-        for entry in walk.into_iter().flatten().filter(|e| e.file_name() == "model.onnx") {
+        for entry in walk
+            .into_iter()
+            .flatten()
+            .filter(|e| e.file_name() == "model.onnx")
+        {
             let start = Instant::now();
             let case = entry.path().parent().unwrap_or(Path::new(""));
             match check(case) {
@@ -44,7 +48,11 @@ fn main() -> ExitCode {
         }
     }
     print(&format!("corpus: {passed} passed, {failed} failed"));
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn check(case: &Path) -> Result<String, Box<dyn Error>> {
@@ -59,7 +67,10 @@ fn check(case: &Path) -> Result<String, Box<dyn Error>> {
     }
     let info: Value = serde_json::from_str(&fs::read_to_string(info)?)?;
     let metric = info.get("metric").ok_or("info.json has no metric")?;
-    Ok(format!("{report}, {}", check_metric(&module, &heldout, metric)?))
+    Ok(format!(
+        "{report}, {}",
+        check_metric(&module, &heldout, metric)?
+    ))
 }
 
 fn round_trip(module: &Module) -> Result<(), Box<dyn Error>> {
@@ -75,15 +86,20 @@ fn round_trip(module: &Module) -> Result<(), Box<dyn Error>> {
 fn outputs(module: &Module, data: &Tensor) -> Result<Vec<f64>, Box<dyn Error>> {
     let main = module.main().ok_or("no function")?;
     let func = &module.functions[main];
-    let shape = func.ty(func.inputs()[0]).shape.as_const().ok_or("symbolic input")?;
+    let shape = func
+        .ty(func.inputs()[0])
+        .shape
+        .as_const()
+        .ok_or("symbolic input")?;
     let (batch, total) = (shape[0] as usize, data.shape()[0] as usize);
     let row = data.bytes().len() / total;
     let mut values = vec![];
     for start in (0..total).step_by(batch) {
         // The last batch is filled up with the last row.
         let rows = (start..start + batch).map(|r| r.min(total - 1));
-        let bytes: Vec<u8> =
-            rows.flat_map(|r| data.bytes()[r * row..(r + 1) * row].to_vec()).collect();
+        let bytes: Vec<u8> = rows
+            .flat_map(|r| data.bytes()[r * row..(r + 1) * row].to_vec())
+            .collect();
         let input = Tensor::from_bytes(data.dtype(), &shape, bytes.into())?;
         let mut states = initial_states(module)?;
         let results = run(module, main, &[input], &mut states, Options::default())?;
@@ -98,7 +114,11 @@ fn check_metric(module: &Module, heldout: &Path, metric: &Value) -> Result<Strin
     let data = read_npz(heldout)?;
     let get = |name: &str| -> Result<Tensor, Box<dyn Error>> {
         let found = data.iter().find(|(n, _)| n.as_str() == name);
-        raw_to_tensor(&found.ok_or_else(|| format!("no `{name}` in heldout.npz"))?.1)
+        raw_to_tensor(
+            &found
+                .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
+                .1,
+        )
     };
     let found = outputs(module, &get("x")?)?;
     if let Some(expected) = metric.get("top1").and_then(Value::as_f64) {
@@ -113,7 +133,11 @@ fn check_metric(module: &Module, heldout: &Path, metric: &Value) -> Result<Strin
             })
             .count();
         let accuracy = hits as f64 / labels.len() as f64;
-        let report = format!("accuracy {:.2} % ({hits} of {})", 100.0 * accuracy, labels.len());
+        let report = format!(
+            "accuracy {:.2} % ({hits} of {})",
+            100.0 * accuracy,
+            labels.len()
+        );
         // One image may fall either way where int8 rounding decides.
         let allowed = 1.5 / labels.len() as f64;
         return match (accuracy - expected).abs() <= allowed {
@@ -121,9 +145,16 @@ fn check_metric(module: &Module, heldout: &Path, metric: &Value) -> Result<Strin
             false => Err(format!("{report}, expected {:.2} %", 100.0 * expected).into()),
         };
     }
-    let expected = metric.get("psnr_db").and_then(Value::as_f64).ok_or("unknown metric")?;
+    let expected = metric
+        .get("psnr_db")
+        .and_then(Value::as_f64)
+        .ok_or("unknown metric")?;
     let reference = get("hi")?.to_f64s();
-    let error = found.iter().zip(&reference).map(|(f, r)| (f - r).powi(2)).sum::<f64>();
+    let error = found
+        .iter()
+        .zip(&reference)
+        .map(|(f, r)| (f - r).powi(2))
+        .sum::<f64>();
     let psnr = -10.0 * (error / reference.len() as f64).log10();
     let report = format!("PSNR {psnr:.2} dB");
     match (psnr - expected).abs() < 0.05 {
