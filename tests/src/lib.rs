@@ -1,1 +1,1 @@
-//! dojoc.
+//! Tests where all crates meet. The library has what they share.

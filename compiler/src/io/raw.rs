@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dojoc_ir::tensor::Tensor;
+use dojoc_ir::types::DType;
 
 use super::error::{IoError, code};
 use super::source::SourceFile;
@@ -87,6 +89,26 @@ impl RawDType {
     }
 }
 
+impl From<RawDType> for DType {
+    fn from(raw: RawDType) -> Self {
+        match raw {
+            RawDType::Bool => DType::Bool,
+            RawDType::U8 => DType::U8,
+            RawDType::U16 => DType::U16,
+            RawDType::U32 => DType::U32,
+            RawDType::U64 => DType::U64,
+            RawDType::I8 => DType::I8,
+            RawDType::I16 => DType::I16,
+            RawDType::I32 => DType::I32,
+            RawDType::I64 => DType::I64,
+            RawDType::F16 => DType::F16,
+            RawDType::BF16 => DType::Bf16,
+            RawDType::F32 => DType::F32,
+            RawDType::F64 => DType::F64,
+        }
+    }
+}
+
 impl fmt::Display for RawDType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -122,6 +144,15 @@ impl RawTensor {
             ));
         }
         Ok(Self { dtype, shape, data })
+    }
+
+    /// The tensor as the IR has it, on the same bytes.
+    ///
+    /// # Errors
+    /// [`code::BAD_DIMS`] when the tensor is too large to address.
+    pub fn to_tensor(&self) -> Result<Tensor, IoError> {
+        Tensor::from_bytes(self.dtype.into(), &self.shape, self.data.clone())
+            .map_err(|error| IoError::new(code::BAD_DIMS, error.to_string()))
     }
 }
 

@@ -14,7 +14,6 @@ use dojoc_ir::graph::eval::{Options, initial_states, run};
 use dojoc_ir::graph::{Module, parse};
 use dojoc_ir::level::Level as _;
 use dojoc_ir::tensor::Tensor;
-use dojoc_tests::raw_to_tensor;
 use serde_json::Value;
 
 #[expect(clippy::print_stdout, reason = "this is a command")]
@@ -114,11 +113,10 @@ fn check_metric(module: &Module, heldout: &Path, metric: &Value) -> Result<Strin
     let data = read_npz(heldout)?;
     let get = |name: &str| -> Result<Tensor, Box<dyn Error>> {
         let found = data.iter().find(|(n, _)| n.as_str() == name);
-        raw_to_tensor(
-            &found
-                .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
-                .1,
-        )
+        Ok(found
+            .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
+            .1
+            .to_tensor()?)
     };
     let found = outputs(module, &get("x")?)?;
     if let Some(expected) = metric.get("top1").and_then(Value::as_f64) {

@@ -19,7 +19,7 @@ use super::codes;
 use super::options::ImportOptions;
 use super::problems::{NodeError, NodeResult, Problems};
 use super::scope::Scope;
-use super::value::{MAX_POLY, Operand, Symbolic, dtype_of, poly_size};
+use super::value::{MAX_POLY, Operand, Symbolic, poly_size};
 use super::wire::{FunctionProto, TensorProto};
 use crate::io::onnx_tensor::tensor_raw;
 use crate::io::{ModelFiles, RawTensorSource};
@@ -128,7 +128,7 @@ impl<'m> Importer<'m> {
     /// The weight of a constant of the model.
     pub(super) fn tensor_weight(&mut self, proto: &TensorProto, name: &str) -> NodeResult<ValueId> {
         let tensor = tensor_raw(proto, self.files)?;
-        let dtype = dtype_of(tensor.dtype);
+        let dtype = DType::from(tensor.dtype);
         check_size(&Type::of(dtype, &tensor.shape))?;
         let source = match &tensor.source {
             RawTensorSource::InFile { file, offset, len } => WeightSource::External {

@@ -8,7 +8,6 @@ use dojoc_ir::types::DType;
 
 use super::problems::{NodeError, NodeResult};
 use super::wire::TensorProto;
-use crate::io::RawDType;
 use crate::io::onnx_tensor::raw_dtype;
 
 /// An operand or result of a node of the model.
@@ -52,32 +51,13 @@ pub(super) enum Slot<'m> {
     Absent,
 }
 
-/// The IR's element type for an element type of a file.
-pub(super) fn dtype_of(raw: RawDType) -> DType {
-    match raw {
-        RawDType::Bool => DType::Bool,
-        RawDType::U8 => DType::U8,
-        RawDType::U16 => DType::U16,
-        RawDType::U32 => DType::U32,
-        RawDType::U64 => DType::U64,
-        RawDType::I8 => DType::I8,
-        RawDType::I16 => DType::I16,
-        RawDType::I32 => DType::I32,
-        RawDType::I64 => DType::I64,
-        RawDType::F16 => DType::F16,
-        RawDType::BF16 => DType::Bf16,
-        RawDType::F32 => DType::F32,
-        RawDType::F64 => DType::F64,
-    }
-}
-
 /// The IR's element type for a number of `TensorProto.DataType`.
 ///
 /// # Errors
 /// When dojoc cannot hold the type.
 pub fn onnx_dtype(number: i32) -> NodeResult<DType> {
     match raw_dtype(number) {
-        Ok(raw) => Ok(dtype_of(raw)),
+        Ok(raw) => Ok(raw.into()),
         Err(error) => Err(NodeError::new(
             super::codes::UNSUPPORTED_TYPE,
             dojoc_ir::diag::Kind::Unsupported,

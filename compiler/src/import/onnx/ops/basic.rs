@@ -9,7 +9,7 @@ use super::super::build::bad_extent;
 use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
-use super::super::value::{dtype_of, onnx_dtype};
+use super::super::value::onnx_dtype;
 use super::super::wire::DataType;
 use crate::io::onnx_tensor::tensor_raw;
 
@@ -133,7 +133,7 @@ fn constant_of_shape(cx: &mut NodeCx<'_, '_>) -> NodeResult {
         Some(tensor) => {
             let raw = tensor_raw(tensor, cx.imp.files)?;
             let data = raw.load()?;
-            let dtype = dtype_of(raw.dtype);
+            let dtype = DType::from(raw.dtype);
             let tensor = Tensor::from_bytes(dtype, &raw.shape, data.data)
                 .map_err(|error| NodeError::invalid(error.to_string()))?;
             if tensor.len() != 1 {
