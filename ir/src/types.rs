@@ -286,8 +286,8 @@ impl Type {
     /// Whether positions and sizes fit 63 bits, even if extents of zero were one: then no product
     /// of extents and element size overflows.
     pub fn addressable(&self) -> bool {
-        let extents = self.dims().iter().map(|d| d.max_extent().max(1));
-        let bytes = extents.fold(Some(self.dtype.bytes()), |n, extent| n?.checked_mul(extent));
+        let mut extents = self.dims().iter().map(|d| d.max_extent().max(1));
+        let bytes = extents.try_fold(self.dtype.bytes(), u64::checked_mul);
         self.rank() <= MAX_RANK && bytes.is_some_and(|bytes| bytes <= i64::MAX as u64)
     }
 

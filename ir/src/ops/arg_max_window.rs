@@ -34,15 +34,30 @@ op_struct! {
 
 impl ArgMaxWindow {
     fn pool(&self, x: &Type) -> Result<Pool<'_>, TypeError> {
-        let Self { window, stride, dilation, pad } = self;
-        Pool::new(Windows { stride, dilation, pad }, window, x)
+        let Self {
+            window,
+            stride,
+            dilation,
+            pad,
+        } = self;
+        Pool::new(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            window,
+            x,
+        )
     }
 
     /// The distance of neighbouring elements along each of the last dims.
     fn distances(&self, pool: &Pool<'_>) -> Result<Vec<i64>, TypeError> {
         let mut distances = vec![1i64; self.window.len()];
         for d in (1..self.window.len()).rev() {
-            let extent = pool.trailing()[d].as_const().and_then(|e| i64::try_from(e).ok());
+            let extent = pool.trailing()[d]
+                .as_const()
+                .and_then(|e| i64::try_from(e).ok());
             match extent.and_then(|extent| distances[d].checked_mul(extent)) {
                 Some(distance) => distances[d - 1] = distance,
                 None => type_error!("position within {} needs constant extents", pool.x),
@@ -108,7 +123,10 @@ impl OpDef for ArgMaxWindow {
         let (distances, pool) = typed.expect("the shape rule accepted the operand");
         let (dims, first, read) = pool.loops();
         let position = self.position(pool.leading().len(), first, &distances);
-        let write = |component, dtype| Write { component, ..Write::identity(&pool.result(dtype)) };
+        let write = |component, dtype| Write {
+            component,
+            ..Write::identity(&pool.result(dtype))
+        };
         Tiling::Loop(Access {
             dims,
             operands: vec![read],
@@ -124,15 +142,33 @@ impl OpDef for ArgMaxWindow {
             return Ok(vec![None]);
         }
         let pool = self.pool(&ty)?;
-        Ok(vec![Some(pool.scatter(cx.b, cx.cotangents[0], cx.results[1])?)])
+        Ok(vec![Some(pool.scatter(
+            cx.b,
+            cx.cotangents[0],
+            cx.results[1],
+        )?)])
     }
 
     fn samples() -> Vec<Sample> {
         let op = |index: usize| {
             let geometry = geometries().swap_remove(index);
             let x = geometry.x.clone();
-            let Geometry { window, stride, dilation, pad, .. } = geometry;
-            (ArgMaxWindow { window, stride, dilation, pad }, x)
+            let Geometry {
+                window,
+                stride,
+                dilation,
+                pad,
+                ..
+            } = geometry;
+            (
+                ArgMaxWindow {
+                    window,
+                    stride,
+                    dilation,
+                    pad,
+                },
+                x,
+            )
         };
         let mut samples: Vec<Sample> = (0..geometries().len())
             .map(|index| {
@@ -174,7 +210,9 @@ fn search<T: Arithmetic>(pool: &Pool<'_>, x: &Tensor) -> (Vec<T>, Vec<i64>) {
         for (plane, image) in x.chunks_exact(input).enumerate() {
             for s in taps.iter().flatten() {
                 let first = plane * output + s.output;
-                let best = values[first..][..s.len].iter_mut().zip(&mut positions[first..]);
+                let best = values[first..][..s.len]
+                    .iter_mut()
+                    .zip(&mut positions[first..]);
                 let met = (s.input..).step_by(step);
                 for ((value, position), at) in best.zip(met) {
                     let next = image[at];
@@ -241,7 +279,10 @@ mod tests {
         };
         let n = crate::dim::Dim::symbol("n", 9);
         let ty = |dims: [&crate::dim::Dim; 2]| {
-            Type::new(DType::F32, crate::types::Shape::new(dims.into_iter().cloned()))
+            Type::new(
+                DType::F32,
+                crate::types::Shape::new(dims.into_iter().cloned()),
+            )
         };
         let four = crate::dim::Dim::Const(4);
         assert!(op.infer(&[ty([&n, &four])], &[]).is_ok());

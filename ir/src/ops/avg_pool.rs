@@ -38,12 +38,34 @@ op_struct! {
 
 impl AvgPool {
     fn pool(&self, x: &Type) -> Result<Pool<'_>, TypeError> {
-        let Self { window, stride, dilation, pad, .. } = self;
-        let pool = Pool::new(Windows { stride, dilation, pad }, window, x)?;
+        let Self {
+            window,
+            stride,
+            dilation,
+            pad,
+            ..
+        } = self;
+        let pool = Pool::new(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            window,
+            x,
+        )?;
         if self.counted.len() != window.len() {
-            type_error!("`counted` has {} entries for {} dims", self.counted.len(), window.len());
+            type_error!(
+                "`counted` has {} entries for {} dims",
+                self.counted.len(),
+                window.len()
+            );
         }
-        Windows { pad: &self.counted, ..pool.windows }.check(window.len())?;
+        Windows {
+            pad: &self.counted,
+            ..pool.windows
+        }
+        .check(window.len())?;
         self.counted_extents(&pool)?;
         Ok(pool)
     }
@@ -62,7 +84,9 @@ impl AvgPool {
     /// Whether every element of every window counts.
     fn counts_all(&self) -> bool {
         let pairs = self.pad.iter().zip(&self.counted);
-        pairs.into_iter().all(|(pad, counted)| counted.0 >= pad.0 && counted.1 >= pad.1)
+        pairs
+            .into_iter()
+            .all(|(pad, counted)| counted.0 >= pad.0 && counted.1 >= pad.1)
     }
 
     /// `value`, one per window, divided by how many elements of the window count.
@@ -100,7 +124,10 @@ impl OpDef for AvgPool {
     fn eval(&self, args: &[Tensor], cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
         let x = &args[0];
         let pool = self.pool(&x.ty()).map_err(|e| EvalError::value(e.0))?;
-        let sums = pool.sums(self.pad.clone()).eval(&[widened(x)], cx)?.swap_remove(0);
+        let sums = pool
+            .sums(self.pad.clone())
+            .eval(&[widened(x)], cx)?
+            .swap_remove(0);
         let extents: Vec<u64> = pool.output.iter().filter_map(Dim::as_const).collect();
         let input: Vec<u64> = pool.trailing().iter().filter_map(Dim::as_const).collect();
         let count = |(d, p): (usize, &u64)| {
@@ -108,8 +135,9 @@ impl OpDef for AvgPool {
             let counted = (-low, input[d] as i64 + high);
             pool.windows.seen(d, *p, self.window[d], counted) as f64
         };
-        let counts: Vec<f64> =
-            indices(&extents).map(|p| p.iter().enumerate().map(count).product()).collect();
+        let counts: Vec<f64> = indices(&extents)
+            .map(|p| p.iter().enumerate().map(count).product())
+            .collect();
         let dtype = sums.dtype();
         let averages = sums.scalars().enumerate().map(|(n, sum)| {
             let count = Scalar::from_f64(counts[n % counts.len()], dtype);
@@ -153,7 +181,11 @@ impl OpDef for AvgPool {
             let x = geometry.x(DType::F32);
             let none = vec![(0, 0); geometry.pad.len()];
             // As when the number of windows is rounded up: padding counts, but not all at the end.
-            let some = geometry.pad.iter().map(|(low, high)| (*low, high - 1)).collect();
+            let some = geometry
+                .pad
+                .iter()
+                .map(|(low, high)| (*low, high - 1))
+                .collect();
             for counted in [none, geometry.pad.clone(), some] {
                 let op = AvgPool {
                     window: geometry.window.clone(),

@@ -5,9 +5,7 @@ use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of
 use super::conv_transpose::ConvTranspose;
 use super::conv_weight_grad::ConvWeightGrad;
 use super::window::Windows;
-use super::{
-    EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity,
-};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity};
 use crate::access::{Affine, LoopDim, Read, Tiling, Write};
 use crate::dim::Dim;
 use crate::graph::RegionType;
@@ -39,8 +37,22 @@ op_struct! {
 
 impl Conv {
     fn parts(&self, x: &Type, w: &Type) -> Result<Parts<'_>, TypeError> {
-        let Self { stride, pad, dilation, groups } = self;
-        Parts::forward(Windows { stride, dilation, pad }, *groups, x, w)
+        let Self {
+            stride,
+            pad,
+            dilation,
+            groups,
+        } = self;
+        Parts::forward(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            *groups,
+            x,
+            w,
+        )
     }
 }
 
@@ -83,7 +95,12 @@ impl OpDef for Conv {
         ];
         let spatial = output.iter().map(|p| Affine::dim(*p)).collect();
         let index = parts.y_index(&at, spatial);
-        let write = Write { component: 0, dtype: ty.dtype, shape: ty.shape, index };
+        let write = Write {
+            component: 0,
+            dtype: ty.dtype,
+            shape: ty.shape,
+            index,
+        };
         sum_of_products(nest, reads, x.dtype, write)
     }
 
@@ -91,7 +108,12 @@ impl OpDef for Conv {
         let (x, w, dy) = (cx.args[0], cx.args[1], cx.cotangents[0]);
         let (x_ty, w_ty) = (cx.b.ty(x).clone(), cx.b.ty(w).clone());
         let parts = self.parts(&x_ty, &w_ty)?;
-        let Self { stride, pad, dilation, groups } = self.clone();
+        let Self {
+            stride,
+            pad,
+            dilation,
+            groups,
+        } = self.clone();
         let to_x = ConvTranspose {
             stride: stride.clone(),
             pad: pad.clone(),
@@ -99,8 +121,17 @@ impl OpDef for Conv {
             groups,
             size: parts.input,
         };
-        let to_w = ConvWeightGrad { stride, pad, dilation, groups, kernel: parts.kernel };
-        Ok(vec![Some(cx.b.op(to_x, &[dy, w])?), Some(cx.b.op(to_w, &[x, dy])?)])
+        let to_w = ConvWeightGrad {
+            stride,
+            pad,
+            dilation,
+            groups,
+            kernel: parts.kernel,
+        };
+        Ok(vec![
+            Some(cx.b.op(to_x, &[dy, w])?),
+            Some(cx.b.op(to_w, &[x, dy])?),
+        ])
     }
 
     fn tolerance(&self) -> Tolerance {
@@ -110,9 +141,7 @@ impl OpDef for Conv {
     fn samples() -> Vec<Sample> {
         geometries()
             .into_iter()
-            .map(|(op, dtype, x, w)| {
-                Sample::new(op, &[Type::of(dtype, &x), Type::of(dtype, &w)])
-            })
+            .map(|(op, dtype, x, w)| Sample::new(op, &[Type::of(dtype, &x), Type::of(dtype, &w)]))
             .collect()
     }
 }
@@ -130,21 +159,49 @@ pub(crate) fn geometries() -> Vec<(Conv, DType, Vec<u64>, Vec<u64>)> {
     let mut all = vec![
         f32s(same(), &[2, 3, 4, 5], &[4, 3, 3, 3]),
         // Pointwise, and strided pointwise.
-        f32s(conv(&[1, 1], &[(0, 0); 2], &[1, 1], 1), &[2, 3, 2, 3], &[2, 3, 1, 1]),
-        f32s(conv(&[2, 2], &[(0, 0); 2], &[1, 1], 1), &[1, 2, 4, 5], &[2, 2, 1, 1]),
+        f32s(
+            conv(&[1, 1], &[(0, 0); 2], &[1, 1], 1),
+            &[2, 3, 2, 3],
+            &[2, 3, 1, 1],
+        ),
+        f32s(
+            conv(&[2, 2], &[(0, 0); 2], &[1, 1], 1),
+            &[1, 2, 4, 5],
+            &[2, 2, 1, 1],
+        ),
         // Strides, dilations and pads that differ between dims and sides.
-        f32s(conv(&[2, 3], &[(1, 0), (0, 2)], &[1, 2], 1), &[1, 2, 5, 7], &[3, 2, 2, 3]),
-        f32s(conv(&[1, 2], &[(-1, 2), (1, -2)], &[2, 1], 1), &[1, 2, 6, 7], &[2, 2, 2, 3]),
+        f32s(
+            conv(&[2, 3], &[(1, 0), (0, 2)], &[1, 2], 1),
+            &[1, 2, 5, 7],
+            &[3, 2, 2, 3],
+        ),
+        f32s(
+            conv(&[1, 2], &[(-1, 2), (1, -2)], &[2, 1], 1),
+            &[1, 2, 6, 7],
+            &[2, 2, 2, 3],
+        ),
         // A stride above the kernel leaves elements out; the last may meet no window.
-        f32s(conv(&[3, 4], &[(0, 1), (1, 0)], &[1, 1], 1), &[1, 2, 7, 8], &[2, 2, 2, 2]),
+        f32s(
+            conv(&[3, 4], &[(0, 1), (1, 0)], &[1, 1], 1),
+            &[1, 2, 7, 8],
+            &[2, 2, 2, 2],
+        ),
         // More padding than kernel: windows that see nothing.
         f32s(conv(&[1], &[(3, 2)], &[1], 1), &[1, 2, 3], &[2, 2, 2]),
         // A dilated kernel wider than the image.
         f32s(conv(&[1], &[(4, 4)], &[4], 1), &[1, 1, 3], &[2, 1, 3]),
         // Groups, depthwise, and depthwise with a multiplier.
         f32s(conv(&[1], &[(1, 1)], &[1], 2), &[2, 4, 5], &[6, 2, 3]),
-        f32s(conv(&[1, 1], &[(1, 1); 2], &[1, 1], 3), &[2, 3, 4, 4], &[3, 1, 3, 3]),
-        f32s(conv(&[2, 2], &[(0, 1); 2], &[1, 1], 2), &[1, 2, 5, 5], &[4, 1, 3, 3]),
+        f32s(
+            conv(&[1, 1], &[(1, 1); 2], &[1, 1], 3),
+            &[2, 3, 4, 4],
+            &[3, 1, 3, 3],
+        ),
+        f32s(
+            conv(&[2, 2], &[(0, 1); 2], &[1, 1], 2),
+            &[1, 2, 5, 5],
+            &[4, 1, 3, 3],
+        ),
         // Three spatial dims, and none.
         f32s(
             conv(&[1, 2, 1], &[(1, 0), (0, 1), (1, 1)], &[1, 1, 2], 1),
@@ -157,7 +214,14 @@ pub(crate) fn geometries() -> Vec<(Conv, DType, Vec<u64>, Vec<u64>)> {
         f32s(conv(&[1], &[(0, 0)], &[1], 1), &[1, 0, 4], &[2, 0, 3]),
         f32s(conv(&[1], &[(0, 0)], &[1], 1), &[1, 2, 2], &[2, 2, 3]),
     ];
-    for dtype in [DType::F64, DType::Bf16, DType::F16, DType::I32, DType::I8, DType::U8] {
+    for dtype in [
+        DType::F64,
+        DType::Bf16,
+        DType::F16,
+        DType::I32,
+        DType::I8,
+        DType::U8,
+    ] {
         all.push((same(), dtype, vec![1, 2, 3, 4], vec![2, 2, 3, 3]));
     }
     all
@@ -167,7 +231,16 @@ pub(crate) fn geometries() -> Vec<(Conv, DType, Vec<u64>, Vec<u64>)> {
 /// element of y is summed in the order that the op's documentation states.
 fn convolve<T: Arithmetic>(counts: &Counts, x: &Tensor, w: &Tensor) -> Vec<T> {
     let (x, w) = (x.stored::<T>(), w.stored::<T>());
-    let Counts { batch, groups, c, o, input, output, step, ref taps } = *counts;
+    let Counts {
+        batch,
+        groups,
+        c,
+        o,
+        input,
+        output,
+        step,
+        ref taps,
+    } = *counts;
     let mut y = vec![T::ZERO; batch * groups * o * output];
     if output == 0 || c == 0 || input == 0 {
         return y;
@@ -198,7 +271,9 @@ mod tests {
 
     fn eval(op: &impl OpDef, args: &[Tensor]) -> Tensor {
         let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("there are no regions"));
-        op.eval(args, &mut EvalCx::new(&mut none)).unwrap().remove(0)
+        op.eval(args, &mut EvalCx::new(&mut none))
+            .unwrap()
+            .remove(0)
     }
 
     /// Values whose sum depends on the order of its terms.
@@ -212,12 +287,16 @@ mod tests {
     #[test]
     fn the_order_of_summation_is_that_of_the_rule() {
         fn check<O: OpDef>() -> usize {
-            let samples = O::samples().into_iter().filter(|s| s.args[0].ty.dtype == DType::F32);
+            let samples = O::samples()
+                .into_iter()
+                .filter(|s| s.args[0].ty.dtype == DType::F32);
             let mut compared = 0;
             for sample in samples {
                 let types: Vec<Type> = sample.args.iter().map(|a| a.ty.clone()).collect();
                 let args: Vec<Tensor> = types.iter().map(rough).collect();
-                let Tiling::Loop(access) = sample.op.tiling(&types) else { panic!("not a loop") };
+                let Tiling::Loop(access) = sample.op.tiling(&types) else {
+                    panic!("not a loop")
+                };
                 let expected = interpret(&access, &args).unwrap();
                 let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
                 let found = sample.op.eval(&args, &mut EvalCx::new(&mut none)).unwrap();
@@ -233,7 +312,12 @@ mod tests {
 
     #[test]
     fn padding_is_not_multiplied() {
-        let conv = Conv { stride: vec![1], pad: vec![(1, 1)], dilation: vec![1], groups: 1 };
+        let conv = Conv {
+            stride: vec![1],
+            pad: vec![(1, 1)],
+            dilation: vec![1],
+            groups: 1,
+        };
         let x = Tensor::from_vec(&[1, 1, 2], vec![1f32, 2.0]);
         let w = Tensor::from_vec(&[1, 1, 3], vec![f32::INFINITY, 1.0, 10.0]);
         let y = eval(&conv, &[x, w]);
@@ -253,7 +337,8 @@ mod tests {
         let w = rough(&Type::of(DType::F32, &w_shape)).convert(DType::F64);
         let y = eval(&op, &[x.clone(), w.clone()]);
         assert_eq!(y.shape(), [2, 4, 3, 3]);
-        let at = |t: &Tensor, index: [u64; 4]| t.get(crate::tensor::ravel(&index, t.shape()) as usize);
+        let at =
+            |t: &Tensor, index: [u64; 4]| t.get(crate::tensor::ravel(&index, t.shape()) as usize);
         for (position, p) in indices(y.shape()).enumerate() {
             let mut sum = 0.0;
             for k in indices(&w_shape[1..]) {
@@ -280,22 +365,47 @@ mod tests {
         let w = |dims: &[u64]| Type::of(DType::F32, dims);
         assert!(!refused(conv(&[1], 2), w(&[6, 2, 3])));
         assert!(refused(conv(&[1], 0), w(&[6, 4, 3])));
-        assert!(refused(conv(&[1], 3), w(&[6, 2, 3])), "4 channels in 3 groups");
-        assert!(refused(conv(&[1], 2), w(&[5, 2, 3])), "5 results in 2 groups");
-        assert!(refused(conv(&[1], 2), w(&[6, 4, 3])), "kernels of another group size");
+        assert!(
+            refused(conv(&[1], 3), w(&[6, 2, 3])),
+            "4 channels in 3 groups"
+        );
+        assert!(
+            refused(conv(&[1], 2), w(&[5, 2, 3])),
+            "5 results in 2 groups"
+        );
+        assert!(
+            refused(conv(&[1], 2), w(&[6, 4, 3])),
+            "kernels of another group size"
+        );
         assert!(refused(conv(&[1], 2), w(&[6, 2, 0])), "an empty kernel");
-        assert!(refused(conv(&[1], 2), w(&[6, 2, 12])), "a kernel beyond the image");
-        assert!(refused(conv(&[1, 1], 2), w(&[6, 2, 3])), "strides of two dims");
+        assert!(
+            refused(conv(&[1], 2), w(&[6, 2, 12])),
+            "a kernel beyond the image"
+        );
+        assert!(
+            refused(conv(&[1, 1], 2), w(&[6, 2, 3])),
+            "strides of two dims"
+        );
         assert!(refused(conv(&[1], 2), w(&[6, 2])), "another rank");
-        assert!(refused(conv(&[1], 2), Type::of(DType::Bf16, &[6, 2, 3])), "another type");
+        assert!(
+            refused(conv(&[1], 2), Type::of(DType::Bf16, &[6, 2, 3])),
+            "another type"
+        );
     }
 
     #[test]
     fn the_batch_may_be_a_symbol() {
-        let conv = Conv { stride: vec![2], pad: vec![(1, 1)], dilation: vec![1], groups: 1 };
+        let conv = Conv {
+            stride: vec![2],
+            pad: vec![(1, 1)],
+            dilation: vec![1],
+            groups: 1,
+        };
         let dims = [Dim::symbol("b", 8), Dim::Const(3), Dim::symbol("n", 64)];
         let x = Type::new(DType::F32, Shape::new(dims));
-        let y = conv.infer(&[x, Type::of(DType::F32, &[5, 3, 3])], &[]).unwrap();
+        let y = conv
+            .infer(&[x, Type::of(DType::F32, &[5, 3, 3])], &[])
+            .unwrap();
         assert_eq!(y[0].to_string(), "f32[b<=8, 5, floor_div(n - 1, 2) + 1]");
     }
 }

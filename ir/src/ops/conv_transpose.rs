@@ -5,9 +5,7 @@ use super::conv::{Conv, geometries};
 use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of_products};
 use super::conv_weight_grad::ConvWeightGrad;
 use super::window::Windows;
-use super::{
-    EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity,
-};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity};
 use crate::access::{Affine, LoopDim, Read, Tiling, Write};
 use crate::dim::Dim;
 use crate::graph::RegionType;
@@ -40,8 +38,24 @@ op_struct! {
 
 impl ConvTranspose {
     fn parts(&self, dy: &Type, w: &Type) -> Result<Parts<'_>, TypeError> {
-        let Self { stride, pad, dilation, groups, size } = self;
-        Parts::transposed(Windows { stride, dilation, pad }, *groups, dy, w, size)
+        let Self {
+            stride,
+            pad,
+            dilation,
+            groups,
+            size,
+        } = self;
+        Parts::transposed(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            *groups,
+            dy,
+            w,
+            size,
+        )
     }
 }
 
@@ -88,7 +102,12 @@ impl OpDef for ConvTranspose {
             Read::inside(parts.w_index(&at)),
         ];
         let index = parts.x_index(&at, input.iter().map(|i| Affine::dim(*i)).collect());
-        let write = Write { component: 0, dtype: ty.dtype, shape: ty.shape, index };
+        let write = Write {
+            component: 0,
+            dtype: ty.dtype,
+            shape: ty.shape,
+            index,
+        };
         sum_of_products(nest, reads, dy.dtype, write)
     }
 
@@ -96,12 +115,32 @@ impl OpDef for ConvTranspose {
         let (dy, w, cotangent) = (cx.args[0], cx.args[1], cx.cotangents[0]);
         let (dy_ty, w_ty) = (cx.b.ty(dy).clone(), cx.b.ty(w).clone());
         let parts = self.parts(&dy_ty, &w_ty)?;
-        let pad = parts.windows.fitted_pad(&parts.input, &parts.kernel, &parts.output)?;
-        let Self { stride, dilation, groups, .. } = self.clone();
-        let to_dy =
-            Conv { stride: stride.clone(), pad: pad.clone(), dilation: dilation.clone(), groups };
-        let to_w = ConvWeightGrad { stride, pad, dilation, groups, kernel: parts.kernel };
-        Ok(vec![Some(cx.b.op(to_dy, &[cotangent, w])?), Some(cx.b.op(to_w, &[cotangent, dy])?)])
+        let pad = parts
+            .windows
+            .fitted_pad(&parts.input, &parts.kernel, &parts.output)?;
+        let Self {
+            stride,
+            dilation,
+            groups,
+            ..
+        } = self.clone();
+        let to_dy = Conv {
+            stride: stride.clone(),
+            pad: pad.clone(),
+            dilation: dilation.clone(),
+            groups,
+        };
+        let to_w = ConvWeightGrad {
+            stride,
+            pad,
+            dilation,
+            groups,
+            kernel: parts.kernel,
+        };
+        Ok(vec![
+            Some(cx.b.op(to_dy, &[cotangent, w])?),
+            Some(cx.b.op(to_w, &[cotangent, dy])?),
+        ])
     }
 
     fn tolerance(&self) -> Tolerance {
@@ -117,9 +156,20 @@ impl OpDef for ConvTranspose {
                     .ok()?
                     .try_into()
                     .ok()?;
-                let Conv { stride, pad, dilation, groups } = conv;
+                let Conv {
+                    stride,
+                    pad,
+                    dilation,
+                    groups,
+                } = conv;
                 let size = x[2..].iter().map(|d| Dim::Const(*d)).collect();
-                let op = ConvTranspose { stride, pad, dilation, groups, size };
+                let op = ConvTranspose {
+                    stride,
+                    pad,
+                    dilation,
+                    groups,
+                    size,
+                };
                 Some(Sample::new(op, &[dy, Type::of(dtype, &w)]))
             })
             .collect();
@@ -132,7 +182,10 @@ impl OpDef for ConvTranspose {
                 groups: 1,
                 size: vec![Dim::Const(size)],
             };
-            let args = [Type::of(DType::F32, &[1, 2, 3]), Type::of(DType::F32, &[2, 2, 3])];
+            let args = [
+                Type::of(DType::F32, &[1, 2, 3]),
+                Type::of(DType::F32, &[2, 2, 3]),
+            ];
             samples.push(Sample::new(op, &args));
         }
         samples
@@ -142,7 +195,16 @@ impl OpDef for ConvTranspose {
 /// Plane by plane of the result: adds dy, scaled by one kernel element after the other.
 fn scatter<T: Arithmetic>(counts: &Counts, dy: &Tensor, w: &Tensor) -> Vec<T> {
     let (dy, w) = (dy.stored::<T>(), w.stored::<T>());
-    let Counts { batch, groups, c, o, input, output, step, ref taps } = *counts;
+    let Counts {
+        batch,
+        groups,
+        c,
+        o,
+        input,
+        output,
+        step,
+        ref taps,
+    } = *counts;
     let mut dx = vec![T::ZERO; batch * groups * c * input];
     if output == 0 || o == 0 || input == 0 {
         return dx;
@@ -152,7 +214,10 @@ fn scatter<T: Arithmetic>(counts: &Counts, dy: &Tensor, w: &Tensor) -> Vec<T> {
         let (group, channel) = (channel / c, channel % c);
         let first = (n * groups + group) * o;
         let images = dy[first * output..(first + o) * output].chunks_exact(output);
-        let kernels = w.chunks_exact(taps.len()).skip(group * o * c + channel).step_by(c);
+        let kernels = w
+            .chunks_exact(taps.len())
+            .skip(group * o * c + channel)
+            .step_by(c);
         for (image, kernel) in images.zip(kernels) {
             for (factor, segments) in kernel.iter().zip(taps) {
                 for s in segments {

@@ -5,9 +5,7 @@ use super::conv::{Conv, geometries};
 use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of_products};
 use super::conv_transpose::ConvTranspose;
 use super::window::Windows;
-use super::{
-    EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity,
-};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity};
 use crate::access::{Affine, LoopDim, Read, Tiling, Write};
 use crate::dim::Dim;
 use crate::graph::RegionType;
@@ -40,8 +38,24 @@ op_struct! {
 
 impl ConvWeightGrad {
     fn parts(&self, x: &Type, dy: &Type) -> Result<Parts<'_>, TypeError> {
-        let Self { stride, pad, dilation, groups, kernel } = self;
-        Parts::weight_grad(Windows { stride, dilation, pad }, *groups, x, dy, kernel)
+        let Self {
+            stride,
+            pad,
+            dilation,
+            groups,
+            kernel,
+        } = self;
+        Parts::weight_grad(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            *groups,
+            x,
+            dy,
+            kernel,
+        )
     }
 }
 
@@ -84,7 +98,12 @@ impl OpDef for ConvWeightGrad {
             Read::inside(parts.y_index(&at, spatial)),
         ];
         let index = parts.w_index(&at);
-        let write = Write { component: 0, dtype: ty.dtype, shape: ty.shape, index };
+        let write = Write {
+            component: 0,
+            dtype: ty.dtype,
+            shape: ty.shape,
+            index,
+        };
         sum_of_products(nest, reads, x.dtype, write)
     }
 
@@ -92,8 +111,15 @@ impl OpDef for ConvWeightGrad {
         let (x, dy, cotangent) = (cx.args[0], cx.args[1], cx.cotangents[0]);
         let (x_ty, dy_ty) = (cx.b.ty(x).clone(), cx.b.ty(dy).clone());
         let parts = self.parts(&x_ty, &dy_ty)?;
-        let pad = parts.windows.fitted_pad(&parts.input, &parts.kernel, &parts.output)?;
-        let Self { stride, dilation, groups, .. } = self.clone();
+        let pad = parts
+            .windows
+            .fitted_pad(&parts.input, &parts.kernel, &parts.output)?;
+        let Self {
+            stride,
+            dilation,
+            groups,
+            ..
+        } = self.clone();
         let to_x = ConvTranspose {
             stride: stride.clone(),
             pad: pad.clone(),
@@ -101,8 +127,16 @@ impl OpDef for ConvWeightGrad {
             groups,
             size: parts.input,
         };
-        let to_dy = Conv { stride, pad, dilation, groups };
-        Ok(vec![Some(cx.b.op(to_x, &[dy, cotangent])?), Some(cx.b.op(to_dy, &[x, cotangent])?)])
+        let to_dy = Conv {
+            stride,
+            pad,
+            dilation,
+            groups,
+        };
+        Ok(vec![
+            Some(cx.b.op(to_x, &[dy, cotangent])?),
+            Some(cx.b.op(to_dy, &[x, cotangent])?),
+        ])
     }
 
     fn tolerance(&self) -> Tolerance {
@@ -115,9 +149,20 @@ impl OpDef for ConvWeightGrad {
             .filter_map(|(conv, dtype, x, w)| {
                 let types = [Type::of(dtype, &x), Type::of(dtype, &w)];
                 let [dy] = conv.infer(&types, &[]).ok()?.try_into().ok()?;
-                let Conv { stride, pad, dilation, groups } = conv;
+                let Conv {
+                    stride,
+                    pad,
+                    dilation,
+                    groups,
+                } = conv;
                 let kernel = w[2..].to_vec();
-                let op = ConvWeightGrad { stride, pad, dilation, groups, kernel };
+                let op = ConvWeightGrad {
+                    stride,
+                    pad,
+                    dilation,
+                    groups,
+                    kernel,
+                };
                 Some(Sample::new(op, &[types[0].clone(), dy]))
             })
             .collect()
@@ -130,7 +175,16 @@ const BLOCK: usize = 16;
 /// Kernel element by kernel element, for a block of result channels at a time.
 fn correlate<T: Arithmetic>(counts: &Counts, x: &Tensor, dy: &Tensor) -> Vec<T> {
     let (x, dy) = (x.stored::<T>(), dy.stored::<T>());
-    let Counts { batch, groups, c, o, input, output, step, ref taps } = *counts;
+    let Counts {
+        batch,
+        groups,
+        c,
+        o,
+        input,
+        output,
+        step,
+        ref taps,
+    } = *counts;
     let mut dw = vec![T::ZERO; groups * o * c * taps.len()];
     // dy of the block with the channels innermost: [n, p, channel].
     let mut block = vec![[T::ZERO; BLOCK]; batch * output];
@@ -168,12 +222,7 @@ fn correlate<T: Arithmetic>(counts: &Counts, x: &Tensor, dy: &Tensor) -> Vec<T> 
 }
 
 /// `sums[lane] += x[i * step] * block[i][lane]`, in order of i.
-fn add_products<T: Arithmetic>(
-    sums: &mut [T; BLOCK],
-    x: &[T],
-    step: usize,
-    block: &[[T; BLOCK]],
-) {
+fn add_products<T: Arithmetic>(sums: &mut [T; BLOCK], x: &[T], step: usize, block: &[[T; BLOCK]]) {
     let mut local = *sums;
     for (x, block) in x.iter().step_by(step).zip(block) {
         for (sum, y) in local.iter_mut().zip(block) {

@@ -92,7 +92,9 @@ impl OpDef for Convert {
         let x = &args[0];
         Ok(vec![match self.to.int_range() {
             Some((low, high)) if self.saturate => {
-                let clamped = x.scalars().map(|s| Scalar::Int(s.to_int().clamp(low, high)));
+                let clamped = x
+                    .scalars()
+                    .map(|s| Scalar::Int(s.to_int().clamp(low, high)));
                 Tensor::from_scalars(self.to, x.shape(), clamped)
             }
             _ => x.convert(self.to),
@@ -103,7 +105,9 @@ impl OpDef for Convert {
         let x = &args[0];
         let dims = x.dims().iter().enumerate();
         Tiling::Loop(Access {
-            dims: dims.map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone())).collect(),
+            dims: dims
+                .map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()))
+                .collect(),
             operands: vec![Read::broadcast(&x.shape, x.rank())],
             body: vec![self.body(x.dtype)],
             combine: Combine::Assign,
@@ -116,29 +120,68 @@ impl OpDef for Convert {
         if !(from.is_float() && self.to.is_float()) {
             return Ok(vec![None]);
         }
-        let back = Convert { to: from, saturate: false };
+        let back = Convert {
+            to: from,
+            saturate: false,
+        };
         Ok(vec![Some(cx.b.op(back, &[cx.cotangents[0]])?)])
     }
 
     fn samples() -> Vec<Sample> {
         let fixed = DType::ALL.map(|(dtype, _)| dtype);
-        let fixed = fixed.into_iter().filter(|d| d.class() != Class::Configurable);
+        let fixed = fixed
+            .into_iter()
+            .filter(|d| d.class() != Class::Configurable);
         let mut samples = vec![];
-        for (from, to) in fixed.clone().flat_map(|from| fixed.clone().map(move |to| (from, to))) {
+        for (from, to) in fixed
+            .clone()
+            .flat_map(|from| fixed.clone().map(move |to| (from, to)))
+        {
             let ty = Type::of(from, &[2, 3]);
-            samples.push(Sample::new(Convert { to, saturate: false }, std::slice::from_ref(&ty)));
+            samples.push(Sample::new(
+                Convert {
+                    to,
+                    saturate: false,
+                },
+                std::slice::from_ref(&ty),
+            ));
             if to.is_int() && from != DType::Bool {
-                samples.push(Sample::new(Convert { to, saturate: true }, &[ty]).given(0, edges(from)));
+                samples
+                    .push(Sample::new(Convert { to, saturate: true }, &[ty]).given(0, edges(from)));
             }
         }
         let halves = Tensor::from_vec(&[4], vec![0.5f32, 1.5, -0.5, -1.5]);
         samples.extend([
-            Sample::new(Convert { to: DType::F64, saturate: false }, &[Type::of(DType::F32, &[])]),
-            Sample::new(Convert { to: DType::I8, saturate: true }, &[Type::of(DType::F32, &[3, 0])]),
-            Sample::new(Convert { to: DType::I64, saturate: false }, &[Type::of(DType::F32, &[4])])
-                .given(0, halves),
-            Sample::new(Convert { to: DType::U8, saturate: false }, &[Type::of(DType::F32, &[2, 3])])
-                .given(0, edges(DType::F32)),
+            Sample::new(
+                Convert {
+                    to: DType::F64,
+                    saturate: false,
+                },
+                &[Type::of(DType::F32, &[])],
+            ),
+            Sample::new(
+                Convert {
+                    to: DType::I8,
+                    saturate: true,
+                },
+                &[Type::of(DType::F32, &[3, 0])],
+            ),
+            Sample::new(
+                Convert {
+                    to: DType::I64,
+                    saturate: false,
+                },
+                &[Type::of(DType::F32, &[4])],
+            )
+            .given(0, halves),
+            Sample::new(
+                Convert {
+                    to: DType::U8,
+                    saturate: false,
+                },
+                &[Type::of(DType::F32, &[2, 3])],
+            )
+            .given(0, edges(DType::F32)),
         ]);
         samples
     }
@@ -153,7 +196,14 @@ fn edges(dtype: DType) -> Tensor {
             Tensor::from_scalars(dtype, &shape, values)
         }
         None => {
-            let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e30, -300.7, 9.5e18];
+            let values = [
+                f64::NAN,
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+                1e30,
+                -300.7,
+                9.5e18,
+            ];
             Tensor::from_scalars(dtype, &shape, values.map(|v| Scalar::from_f64(v, dtype)))
         }
     }
@@ -188,7 +238,10 @@ impl OpDef for BitCast {
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
-        Tiling::Kernel(Kernel { dims: split_each_dim(&args[0], &[true]), index_operands: vec![] })
+        Tiling::Kernel(Kernel {
+            dims: split_each_dim(&args[0], &[true]),
+            index_operands: vec![],
+        })
     }
 
     fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
@@ -228,18 +281,41 @@ mod tests {
 
     fn run(op: impl Into<Op>, x: &Tensor) -> Tensor {
         let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
-        let results = op.into().eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
+        let results = op
+            .into()
+            .eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
         results.unwrap().remove(0)
     }
 
     #[test]
     fn saturation_clamps_and_its_absence_wraps() {
-        let x = Tensor::from_vec(&[6], vec![300f32, -1.9, f32::NAN, f32::INFINITY, -1e30, 255.9]);
-        let u8s = |saturate| run(Convert { to: DType::U8, saturate }, &x).to_i64s();
+        let x = Tensor::from_vec(
+            &[6],
+            vec![300f32, -1.9, f32::NAN, f32::INFINITY, -1e30, 255.9],
+        );
+        let u8s = |saturate| {
+            run(
+                Convert {
+                    to: DType::U8,
+                    saturate,
+                },
+                &x,
+            )
+            .to_i64s()
+        };
         assert_eq!(u8s(true), [255, 0, 0, 255, 0, 255]);
         assert_eq!(u8s(false)[..3], [44, 255, 0]);
         let wide = Tensor::from_vec(&[3], vec![u64::MAX, 1 << 40, 5]);
-        let i32s = |saturate| run(Convert { to: DType::I32, saturate }, &wide).to_i64s();
+        let i32s = |saturate| {
+            run(
+                Convert {
+                    to: DType::I32,
+                    saturate,
+                },
+                &wide,
+            )
+            .to_i64s()
+        };
         assert_eq!(i32s(true), [i32::MAX.into(), i32::MAX.into(), 5]);
         assert_eq!(i32s(false), [-1, 0, 5]);
     }

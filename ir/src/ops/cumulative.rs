@@ -58,7 +58,11 @@ impl OpDef for Cumulative {
         for mut index in indices(&lines) {
             let mut running = self.kind.identity(dtype);
             for step in 0..extent {
-                index[self.axis] = if self.reverse { extent - 1 - step } else { step };
+                index[self.axis] = if self.reverse {
+                    extent - 1 - step
+                } else {
+                    step
+                };
                 let position = ravel(&index, x.shape()) as usize;
                 let next = f.apply(running, x.get(position).convert(dtype), dtype);
                 results[position] = if self.exclusive { running } else { next };
@@ -76,7 +80,11 @@ impl OpDef for Cumulative {
         if self.reverse {
             let last = x.shape[self.axis].to_poly().unwrap_or_default();
             let last = last.sub(&Poly::constant(1)).unwrap_or_default();
-            index[self.axis] = Affine { terms: vec![(self.axis, -1)], offset: last, div: 1 };
+            index[self.axis] = Affine {
+                terms: vec![(self.axis, -1)],
+                offset: last,
+                div: 1,
+            };
         }
         let dims = x.dims().iter().enumerate().map(|(axis, extent)| {
             let name = format!("d{axis}");
@@ -95,7 +103,10 @@ impl OpDef for Cumulative {
                 dtype: acc,
                 exclusive: self.exclusive,
             },
-            results: vec![Write { index, ..Write::identity(x) }],
+            results: vec![Write {
+                index,
+                ..Write::identity(x)
+            }],
         })
     }
 
@@ -107,7 +118,10 @@ impl OpDef for Cumulative {
         if self.kind != ReduceKind::Sum {
             return Err(NoGrad::NoRule);
         }
-        let back = Cumulative { reverse: !self.reverse, ..self.clone() };
+        let back = Cumulative {
+            reverse: !self.reverse,
+            ..self.clone()
+        };
         Ok(vec![Some(cx.b.op(back, &[cx.cotangents[0]])?)])
     }
 
@@ -120,9 +134,19 @@ impl OpDef for Cumulative {
 
     fn samples() -> Vec<Sample> {
         let mut samples = vec![];
-        for kind in [ReduceKind::Sum, ReduceKind::Prod, ReduceKind::Max, ReduceKind::Min] {
+        for kind in [
+            ReduceKind::Sum,
+            ReduceKind::Prod,
+            ReduceKind::Max,
+            ReduceKind::Min,
+        ] {
             let run = |dtype, shape: &[u64], axis, exclusive, reverse| {
-                let op = Cumulative { kind, axis, exclusive, reverse };
+                let op = Cumulative {
+                    kind,
+                    axis,
+                    exclusive,
+                    reverse,
+                };
                 Sample::new(op, &[Type::of(dtype, shape)])
             };
             for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)]
@@ -138,7 +162,9 @@ impl OpDef for Cumulative {
                 run(DType::F32, &[2, 1], 1, true, false),
                 run(DType::F32, &[2, 0], 1, false, true),
                 run(DType::F32, &[0, 3], 1, false, false),
-                run(DType::F32, &[4], 0, false, false).given(0, nan).no_grad(),
+                run(DType::F32, &[4], 0, false, false)
+                    .given(0, nan)
+                    .no_grad(),
             ]);
             if matches!(kind, ReduceKind::Max | ReduceKind::Min) {
                 samples.push(run(DType::Bool, &[6], 0, false, false));

@@ -46,15 +46,17 @@ pub(crate) fn convert(
     if b.ty(x).dtype == to {
         return Ok(x);
     }
-    b.op(Convert { to, saturate: false }, &[x])
+    b.op(
+        Convert {
+            to,
+            saturate: false,
+        },
+        &[x],
+    )
 }
 
 /// The value with its dim i as dim `order[i]`.
-fn reorder(
-    b: &mut FunctionBuilder,
-    x: ValueId,
-    order: Vec<usize>,
-) -> Result<ValueId, TypeError> {
+fn reorder(b: &mut FunctionBuilder, x: ValueId, order: Vec<usize>) -> Result<ValueId, TypeError> {
     if order.is_sorted() {
         return Ok(x);
     }
@@ -71,19 +73,33 @@ impl Dot {
     /// `[.., k, n]`.
     pub fn matmul(rank: usize) -> Self {
         let batch = (0..rank.saturating_sub(2)).map(|d| (d, d)).collect();
-        Self { batch, contract: vec![(rank - 1, rank - 2)], out: None }
+        Self {
+            batch,
+            contract: vec![(rank - 1, rank - 2)],
+            out: None,
+        }
     }
 
     fn roles(&self, rank: usize, left: bool) -> Roles {
         let pick = |pair: &(usize, usize)| if left { pair.0 } else { pair.1 };
         let used: Vec<usize> = self.batch.iter().chain(&self.contract).map(pick).collect();
-        Roles { free: (0..rank).filter(|d| !used.contains(d)).collect() }
+        Roles {
+            free: (0..rank).filter(|d| !used.contains(d)).collect(),
+        }
     }
 
     fn result(&self, lhs: &Type, rhs: &Type) -> Type {
         let batch = self.batch.iter().map(|(l, _)| &lhs.shape[*l]);
-        let m = self.roles(lhs.rank(), true).free.into_iter().map(|d| &lhs.shape[d]);
-        let n = self.roles(rhs.rank(), false).free.into_iter().map(|d| &rhs.shape[d]);
+        let m = self
+            .roles(lhs.rank(), true)
+            .free
+            .into_iter()
+            .map(|d| &lhs.shape[d]);
+        let n = self
+            .roles(rhs.rank(), false)
+            .free
+            .into_iter()
+            .map(|d| &rhs.shape[d]);
         let shape = Shape::new(batch.chain(m).chain(n).cloned());
         Type::new(self.out.unwrap_or(lhs.dtype), shape)
     }
@@ -129,7 +145,10 @@ impl OpDef for Dot {
 
     fn tiling(&self, args: &[Type]) -> Tiling {
         let (lhs, rhs) = (&args[0], &args[1]);
-        let (m, n) = (self.roles(lhs.rank(), true).free, self.roles(rhs.rank(), false).free);
+        let (m, n) = (
+            self.roles(lhs.rank(), true).free,
+            self.roles(rhs.rank(), false).free,
+        );
         let mut dims = vec![];
         let mut left = vec![Affine::constant(0); lhs.rank()];
         let mut right = vec![Affine::constant(0); rhs.rank()];
@@ -168,7 +187,10 @@ impl OpDef for Dot {
     fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
         let (lhs, rhs, dy) = (cx.args[0], cx.args[1], cx.cotangents[0]);
         let (lhs_rank, rhs_rank) = (cx.b.ty(lhs).rank(), cx.b.ty(rhs).rank());
-        let (m, n) = (self.roles(lhs_rank, true).free, self.roles(rhs_rank, false).free);
+        let (m, n) = (
+            self.roles(lhs_rank, true).free,
+            self.roles(rhs_rank, false).free,
+        );
         // A result that was not rounded to the operands' type has a cotangent that is not either.
         let (dtype, wide) = (cx.b.ty(lhs).dtype, cx.b.ty(dy).dtype);
         let (wide_lhs, wide_rhs) = (convert(cx.b, lhs, wide)?, convert(cx.b, rhs, wide)?);
@@ -176,24 +198,48 @@ impl OpDef for Dot {
         let mut contracted = self.contract.clone();
 
         let to_lhs = Dot {
-            batch: self.batch.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
-            contract: n.iter().enumerate().map(|(j, d)| (first_n + j, *d)).collect(),
+            batch: self
+                .batch
+                .iter()
+                .enumerate()
+                .map(|(i, p)| (i, p.1))
+                .collect(),
+            contract: n
+                .iter()
+                .enumerate()
+                .map(|(j, d)| (first_n + j, *d))
+                .collect(),
             out: None,
         };
         contracted.sort_by_key(|p| p.1);
-        let (batch, k) = (self.batch.iter().map(|p| p.0), contracted.iter().map(|p| p.0));
+        let (batch, k) = (
+            self.batch.iter().map(|p| p.0),
+            contracted.iter().map(|p| p.0),
+        );
         let order = batch.chain(m.iter().copied()).chain(k).collect();
         let dx = cx.b.op(to_lhs, &[dy, wide_rhs])?;
         let dx = reorder(cx.b, dx, order)?;
         let lhs_grad = convert(cx.b, dx, dtype)?;
 
         let to_rhs = Dot {
-            batch: self.batch.iter().enumerate().map(|(i, p)| (p.0, i)).collect(),
-            contract: m.iter().enumerate().map(|(j, d)| (*d, first_m + j)).collect(),
+            batch: self
+                .batch
+                .iter()
+                .enumerate()
+                .map(|(i, p)| (p.0, i))
+                .collect(),
+            contract: m
+                .iter()
+                .enumerate()
+                .map(|(j, d)| (*d, first_m + j))
+                .collect(),
             out: None,
         };
         contracted.sort_by_key(|p| p.0);
-        let (batch, k) = (self.batch.iter().map(|p| p.1), contracted.iter().map(|p| p.1));
+        let (batch, k) = (
+            self.batch.iter().map(|p| p.1),
+            contracted.iter().map(|p| p.1),
+        );
         let order = batch.chain(k).chain(n).collect();
         let dx = cx.b.op(to_rhs, &[wide_lhs, dy])?;
         let dx = reorder(cx.b, dx, order)?;
@@ -208,17 +254,41 @@ impl OpDef for Dot {
         let f = |shape: &[u64]| Type::of(DType::F32, shape);
         let with = |dtype, out| {
             let args = [Type::of(dtype, &[3, 5]), Type::of(dtype, &[5, 2])];
-            Sample::new(Dot { out, ..Dot::matmul(2) }, &args)
+            Sample::new(
+                Dot {
+                    out,
+                    ..Dot::matmul(2)
+                },
+                &args,
+            )
         };
         vec![
             Sample::new(Dot::matmul(2), &[f(&[3, 5]), f(&[5, 2])]),
             Sample::new(Dot::matmul(4), &[f(&[2, 3, 4, 5]), f(&[2, 3, 5, 2])]),
             Sample::new(
-                Dot { batch: vec![(2, 0)], contract: vec![(0, 3), (3, 1)], out: None },
+                Dot {
+                    batch: vec![(2, 0)],
+                    contract: vec![(0, 3), (3, 1)],
+                    out: None,
+                },
                 &[f(&[3, 2, 4, 5]), f(&[4, 5, 2, 3])],
             ),
-            Sample::new(Dot { batch: vec![], contract: vec![], out: None }, &[f(&[2]), f(&[3])]),
-            Sample::new(Dot { batch: vec![], contract: vec![(0, 0)], out: None }, &[f(&[4]), f(&[4])]),
+            Sample::new(
+                Dot {
+                    batch: vec![],
+                    contract: vec![],
+                    out: None,
+                },
+                &[f(&[2]), f(&[3])],
+            ),
+            Sample::new(
+                Dot {
+                    batch: vec![],
+                    contract: vec![(0, 0)],
+                    out: None,
+                },
+                &[f(&[4]), f(&[4])],
+            ),
             Sample::new(Dot::matmul(2), &[f(&[3, 0]), f(&[0, 2])]),
             Sample::new(Dot::matmul(3), &[f(&[0, 3, 2]), f(&[0, 2, 4])]),
             // More rows and columns than eval computes together.
@@ -250,7 +320,11 @@ impl Dot {
         let offsets = |dims: Vec<usize>| {
             let extents: Vec<u64> = dims.iter().map(|d| tensor.shape()[*d]).collect();
             let at = |index: Vec<u64>| {
-                index.iter().zip(&dims).map(|(i, d)| (i * strides[*d]) as usize).sum()
+                index
+                    .iter()
+                    .zip(&dims)
+                    .map(|(i, d)| (i * strides[*d]) as usize)
+                    .sum()
             };
             indices(&extents).map(at).collect()
         };
@@ -274,8 +348,10 @@ impl Dot {
         }
         let bases = left_base.iter().zip(&right_base);
         for (out, (a_base, b_base)) in out.chunks_exact_mut(area).zip(bases) {
-            let blocks: Vec<Vec<[T; ROWS]>> =
-                rows.chunks(ROWS).map(|rows| packed(&a[*a_base..], rows, &left_k)).collect();
+            let blocks: Vec<Vec<[T; ROWS]>> = rows
+                .chunks(ROWS)
+                .map(|rows| packed(&a[*a_base..], rows, &left_k))
+                .collect();
             for (panel, lanes) in columns.chunks(LANES).enumerate() {
                 let y: Vec<[T; LANES]> = packed(&b[*b_base..], lanes, &right_k);
                 for (block, x) in blocks.iter().enumerate() {
@@ -347,10 +423,17 @@ mod tests {
                 Tensor::from_vec(&shape, values.collect::<Vec<f32>>())
             };
             let args: Vec<Tensor> = types.iter().map(rough).collect();
-            let Tiling::Loop(access) = sample.op.tiling(&types) else { panic!("not a loop") };
+            let Tiling::Loop(access) = sample.op.tiling(&types) else {
+                panic!("not a loop")
+            };
             let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
             let found = sample.op.eval(&args, &mut EvalCx::new(&mut none)).unwrap();
-            assert_eq!(Ok(&found), interpret(&access, &args).as_ref(), "{:?}", sample.op);
+            assert_eq!(
+                Ok(&found),
+                interpret(&access, &args).as_ref(),
+                "{:?}",
+                sample.op
+            );
             compared += found[0].len();
         }
         assert!(compared > 250, "{compared}");

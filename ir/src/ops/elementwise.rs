@@ -1,8 +1,8 @@
 //! Element-wise ops of one and two operands, one line each in the tables of [`crate::scalar`].
 
+use super::arity;
 use super::grad::{Formula, unbroadcast};
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, Op, OpDef, Sample, Tolerance, TypeError};
-use super::arity;
 use crate::access::{Access, Combine, Expr, LoopDim, Read, Tiling, Write};
 use crate::attr::{AttrError, AttrSpec, Attrs, OpFields, refuse_unknown};
 use crate::graph::{RegionType, ValueId};
@@ -55,11 +55,17 @@ fn checked(domain: Domain, dtype: DType) -> Result<DType, TypeError> {
 
 fn element_wise(args: &[Type], result: &Type, body: Expr) -> Tiling {
     let rank = result.rank();
-    let dims =
-        result.dims().iter().enumerate().map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()));
+    let dims = result
+        .dims()
+        .iter()
+        .enumerate()
+        .map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()));
     Tiling::Loop(Access {
         dims: dims.collect(),
-        operands: args.iter().map(|ty| Read::broadcast(&ty.shape, rank)).collect(),
+        operands: args
+            .iter()
+            .map(|ty| Read::broadcast(&ty.shape, rank))
+            .collect(),
         body: vec![body],
         combine: Combine::Assign,
         results: vec![Write::identity(result)],
@@ -68,10 +74,17 @@ fn element_wise(args: &[Type], result: &Type, body: Expr) -> Tiling {
 
 /// The element types that the samples of a domain use.
 fn sample_dtypes(domain: Domain) -> Vec<DType> {
-    [DType::F32, DType::Bf16, DType::F16, DType::I8, DType::U64, DType::Bool]
-        .into_iter()
-        .filter(|dtype| domain.result(*dtype).is_some())
-        .collect()
+    [
+        DType::F32,
+        DType::Bf16,
+        DType::F16,
+        DType::I8,
+        DType::U64,
+        DType::Bool,
+    ]
+    .into_iter()
+    .filter(|dtype| domain.result(*dtype).is_some())
+    .collect()
 }
 
 /// Values at the ends of the range of `dtype` and around zero, as a row or a column.
@@ -152,16 +165,23 @@ impl OpDef for Unary {
                 });
             }
         }
-        for (f, dtype) in
-            UnaryFn::ALL.iter().flat_map(|f| [(*f, DType::F32), (*f, DType::I8)])
+        for (f, dtype) in UnaryFn::ALL
+            .iter()
+            .flat_map(|f| [(*f, DType::F32), (*f, DType::I8)])
         {
             if f.domain().result(dtype).is_some() {
                 let x = special(dtype, true);
                 samples.push(Sample::new(Unary(f), &[x.ty()]).given(0, x).no_grad());
             }
         }
-        samples.push(Sample::new(Unary(UnaryFn::Exp), &[Type::scalar(DType::F64)]));
-        samples.push(Sample::new(Unary(UnaryFn::Neg), &[Type::of(DType::I64, &[3, 0])]));
+        samples.push(Sample::new(
+            Unary(UnaryFn::Exp),
+            &[Type::scalar(DType::F64)],
+        ));
+        samples.push(Sample::new(
+            Unary(UnaryFn::Neg),
+            &[Type::of(DType::I64, &[3, 0])],
+        ));
         samples
     }
 }
@@ -188,7 +208,10 @@ impl OpDef for Binary {
         let (a, b) = (&args[0], &args[1]);
         let dtype = self.0.domain().result(a.dtype()).unwrap_or(a.dtype());
         if a.shape() == b.shape() {
-            let values = a.scalars().zip(b.scalars()).map(|(x, y)| self.0.apply(x, y, a.dtype()));
+            let values = a
+                .scalars()
+                .zip(b.scalars())
+                .map(|(x, y)| self.0.apply(x, y, a.dtype()));
             return Ok(vec![Tensor::from_scalars(dtype, a.shape(), values)]);
         }
         let shape = broadcast_extents(a.shape(), b.shape());
@@ -222,7 +245,10 @@ impl OpDef for Binary {
         let mut reduced = vec![];
         for (operand, grad) in [a, b].into_iter().zip(grads) {
             let shape = cx.b.ty(operand).shape.clone();
-            reduced.push(grad.map(|grad| unbroadcast(cx.b, grad, &shape)).transpose()?);
+            reduced.push(
+                grad.map(|grad| unbroadcast(cx.b, grad, &shape))
+                    .transpose()?,
+            );
         }
         Ok(reduced)
     }
@@ -256,7 +282,11 @@ impl OpDef for Binary {
                     samples.push(sample.given(0, a).given(1, b).no_grad());
                 }
             }
-            let dtype = if f.domain().result(DType::F32).is_some() { DType::F32 } else { DType::I32 };
+            let dtype = if f.domain().result(DType::F32).is_some() {
+                DType::F32
+            } else {
+                DType::I32
+            };
             let empty = [Type::of(dtype, &[1, 2]), Type::of(dtype, &[0, 1])];
             samples.push(Sample::new(Binary(f), &empty));
         }
@@ -326,7 +356,11 @@ fn unary_grad(
             let rest = m.one_minus(square)?;
             let root = m.unary(UnaryFn::Sqrt, rest)?;
             let grad = m.div(g, root)?;
-            if f == UnaryFn::Asin { grad } else { m.neg(grad)? }
+            if f == UnaryFn::Asin {
+                grad
+            } else {
+                m.neg(grad)?
+            }
         }
         UnaryFn::Atan => {
             let square = m.mul(x, x)?;
@@ -409,7 +443,11 @@ fn binary_grad(
         BinaryFn::Max | BinaryFn::Min => {
             let zero = m.number(0.0);
             let half = m.times(g, 0.5)?;
-            let wins = if f == BinaryFn::Max { BinaryFn::Gt } else { BinaryFn::Lt };
+            let wins = if f == BinaryFn::Max {
+                BinaryFn::Gt
+            } else {
+                BinaryFn::Lt
+            };
             let mut share = |one, other| {
                 let tied = m.select((BinaryFn::Eq, one, other), half, zero)?;
                 m.select((wins, one, other), g, tied)
@@ -418,7 +456,11 @@ fn binary_grad(
         }
         BinaryFn::Rem | BinaryFn::Mod => {
             let quotient = m.div(a, b)?;
-            let round = if f == BinaryFn::Rem { UnaryFn::Trunc } else { UnaryFn::Floor };
+            let round = if f == BinaryFn::Rem {
+                UnaryFn::Trunc
+            } else {
+                UnaryFn::Floor
+            };
             let whole = m.unary(round, quotient)?;
             let product = m.mul(g, whole)?;
             [g, m.neg(product)?]
@@ -437,16 +479,29 @@ fn binary_grad(
 pub(crate) fn broadcast_extents(a: &[u64], b: &[u64]) -> Vec<u64> {
     let rank = a.len().max(b.len());
     let at = |shape: &[u64], axis: usize| {
-        (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
+        (axis + shape.len())
+            .checked_sub(rank)
+            .map_or(1, |axis| shape[axis])
     };
-    (0..rank).map(|axis| if at(a, axis) == 1 { at(b, axis) } else { at(a, axis) }).collect()
+    (0..rank)
+        .map(|axis| {
+            if at(a, axis) == 1 {
+                at(b, axis)
+            } else {
+                at(a, axis)
+            }
+        })
+        .collect()
 }
 
 /// The row-major position in an operand of `shape` that broadcasts to `index`.
 pub(crate) fn broadcast_position(index: &[u64], shape: &[u64]) -> usize {
     let skip = index.len() - shape.len();
-    let own: Vec<u64> =
-        index[skip..].iter().zip(shape).map(|(i, d)| if *d == 1 { 0 } else { *i }).collect();
+    let own: Vec<u64> = index[skip..]
+        .iter()
+        .zip(shape)
+        .map(|(i, d)| if *d == 1 { 0 } else { *i })
+        .collect();
     ravel(&own, shape) as usize
 }
 
@@ -499,8 +554,12 @@ mod tests {
         let one = builder.scalar(DType::F64, 1.0);
         let zero = builder.full(DType::F64, &a.ty().shape, Scalar::F64(0.0));
         let g = builder.op(BinaryFn::Add, &[zero, one]).unwrap();
-        let mut cx =
-            GradCx { b: &mut builder, args: &args, results: &[y], cotangents: &[g] };
+        let mut cx = GradCx {
+            b: &mut builder,
+            args: &args,
+            results: &[y],
+            cotangents: &[g],
+        };
         let grads = Binary(f).grad(&mut cx).unwrap();
         let func = builder.finish_unnamed(&grads.into_iter().flatten().collect::<Vec<_>>());
         let results = run_function(&func, &[a, b]).unwrap();
@@ -526,7 +585,10 @@ mod tests {
 
     #[test]
     fn broadcasting_reads_each_operand_where_numpy_does() {
-        assert_eq!(broadcast_positions(&[2, 1], &[3, 2, 2]), [0, 0, 1, 1].repeat(3));
+        assert_eq!(
+            broadcast_positions(&[2, 1], &[3, 2, 2]),
+            [0, 0, 1, 1].repeat(3)
+        );
         assert_eq!(broadcast_positions(&[], &[2, 2]), [0; 4]);
         assert_eq!(broadcast_positions(&[1], &[0]), [0; 0]);
         assert_eq!(strided_positions(&[2, 3], &[1, 10]), [0, 10, 20, 1, 11, 21]);

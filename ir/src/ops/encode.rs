@@ -55,7 +55,10 @@ impl AttrField for Rounding {
             Some(Attr::Str(name)) => Rounding::from_name(name)
                 .ok_or_else(|| format!("expected {}, found `{name}`", Self::kind())),
             Some(other) => Err(format!("expected {}, found `{other}`", Self::kind())),
-            None => Err(format!("expected {}, but the attribute is missing", Self::kind())),
+            None => Err(format!(
+                "expected {}, but the attribute is missing",
+                Self::kind()
+            )),
         }
     }
 }
@@ -96,7 +99,10 @@ fn read_bias(format: &MiniFloat, bias: &Tensor) -> Result<Bias, EvalError> {
     let value = bias.get(0).to_int();
     let bias = u8::try_from(value).ok().and_then(Bias::new);
     bias.ok_or_else(|| {
-        EvalError::value(format!("the exponent bias is {value}, it must be from 0 to {}", Bias::MAX))
+        EvalError::value(format!(
+            "the exponent bias is {value}, it must be from 0 to {}",
+            Bias::MAX
+        ))
     })
 }
 
@@ -153,7 +159,10 @@ impl OpDef for Encode {
     fn tiling(&self, args: &[Type]) -> Tiling {
         let split = [true, false, true];
         let dims = split_each_dim(&args[0], &split[..args.len()]);
-        Tiling::Kernel(Kernel { dims, index_operands: vec![] })
+        Tiling::Kernel(Kernel {
+            dims,
+            index_operands: vec![],
+        })
     }
 
     /// Rounding to bf16 or f16 counts as the identity; codes have no gradient.
@@ -161,7 +170,10 @@ impl OpDef for Encode {
         if !self.to.is_float() {
             return Err(NoGrad::NoRule);
         }
-        let back = Convert { to: cx.b.ty(cx.args[0]).dtype, saturate: false };
+        let back = Convert {
+            to: cx.b.ty(cx.args[0]).dtype,
+            saturate: false,
+        };
         let mut grads = vec![None; cx.args.len()];
         grads[0] = Some(cx.b.op(back, &[cx.cotangents[0]])?);
         Ok(grads)
@@ -185,13 +197,39 @@ impl OpDef for Encode {
                 samples.push(sample(to, rounding, DType::F32, &[4, 3], 7));
                 samples.push(sample(to, rounding, DType::Bf16, &[5], 15));
             }
-            let edges = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e30, -1e30, 1e-30];
+            let edges = vec![
+                f32::NAN,
+                f32::INFINITY,
+                f32::NEG_INFINITY,
+                -0.0,
+                1e30,
+                -1e30,
+                1e-30,
+            ];
             let edges = Tensor::from_vec(&[7], edges);
             samples.push(sample(to, Rounding::NearestEven, DType::F32, &[7], 63).given(0, edges));
         }
-        samples.push(sample(DType::Cfp8E5M2, Rounding::NearestEven, DType::F16, &[2], 0));
-        samples.push(sample(DType::Shp, Rounding::Stochastic, DType::F32, &[], 31));
-        samples.push(sample(DType::Cfp8E4M3, Rounding::Stochastic, DType::F32, &[3, 0], 31));
+        samples.push(sample(
+            DType::Cfp8E5M2,
+            Rounding::NearestEven,
+            DType::F16,
+            &[2],
+            0,
+        ));
+        samples.push(sample(
+            DType::Shp,
+            Rounding::Stochastic,
+            DType::F32,
+            &[],
+            31,
+        ));
+        samples.push(sample(
+            DType::Cfp8E4M3,
+            Rounding::Stochastic,
+            DType::F32,
+            &[3, 0],
+            31,
+        ));
         samples
     }
 }
@@ -214,18 +252,27 @@ impl OpDef for Decode {
         let format = format_for_eval(codes.dtype())?;
         let bias = read_bias(&format, &args[1])?;
         let bits: Vec<u16> = if codes.dtype().bytes() == 1 {
-            codes.stored::<u8>().iter().map(|code| u16::from(*code)).collect()
+            codes
+                .stored::<u8>()
+                .iter()
+                .map(|code| u16::from(*code))
+                .collect()
         } else {
             codes.stored::<u16>().to_vec()
         };
-        let values = bits.into_iter().map(|bits| Scalar::F32(format.decode(bits, bias)));
+        let values = bits
+            .into_iter()
+            .map(|bits| Scalar::F32(format.decode(bits, bias)));
         let values = values.map(|value| value.convert(self.to));
         Ok(vec![Tensor::from_scalars(self.to, codes.shape(), values)])
     }
 
     fn tiling(&self, args: &[Type]) -> Tiling {
         let dims = split_each_dim(&args[0], &[true, false]);
-        Tiling::Kernel(Kernel { dims, index_operands: vec![] })
+        Tiling::Kernel(Kernel {
+            dims,
+            index_operands: vec![],
+        })
     }
 
     /// From bf16 and f16 it is a conversion; codes have no gradient.
@@ -234,7 +281,10 @@ impl OpDef for Decode {
         if !from.is_float() {
             return Err(NoGrad::NoRule);
         }
-        let back = Convert { to: from, saturate: false };
+        let back = Convert {
+            to: from,
+            saturate: false,
+        };
         Ok(vec![Some(cx.b.op(back, &[cx.cotangents[0]])?), None])
     }
 
@@ -260,8 +310,14 @@ impl OpDef for Decode {
 }
 
 /// The types that can be encoded to.
-const ENCODED: [DType; 6] =
-    [DType::Cfp8E4M3, DType::Cfp8E5M2, DType::Shp, DType::Uhp, DType::Bf16, DType::F16];
+const ENCODED: [DType; 6] = [
+    DType::Cfp8E4M3,
+    DType::Cfp8E5M2,
+    DType::Shp,
+    DType::Uhp,
+    DType::Bf16,
+    DType::F16,
+];
 
 fn bias_tensor(bias: i128) -> Tensor {
     Tensor::scalar(DType::I32, Scalar::Int(bias))
@@ -286,7 +342,11 @@ mod tests {
                 let bias = bias_tensor(7);
                 let mut args = vec![x.clone(), bias.clone()];
                 if rounding == Rounding::Stochastic {
-                    args.push(Tensor::splat(DType::U32, &[4], Scalar::Int(u32::MAX.into())));
+                    args.push(Tensor::splat(
+                        DType::U32,
+                        &[4],
+                        Scalar::Int(u32::MAX.into()),
+                    ));
                 }
                 let codes = run(Encode { to, rounding }, &args).unwrap();
                 assert_eq!(codes.dtype(), to);
@@ -302,7 +362,10 @@ mod tests {
         // 1.03125 lies a quarter of the way from 1 to the next cfp8_143, 1.125.
         let x = Tensor::splat(DType::F32, &[4], Scalar::F32(1.03125));
         let noise = Tensor::from_vec(&[4], vec![0u32, 3 << 30, (3 << 30) - 1, u32::MAX]);
-        let op = Encode { to: DType::Cfp8E4M3, rounding: Rounding::Stochastic };
+        let op = Encode {
+            to: DType::Cfp8E4M3,
+            rounding: Rounding::Stochastic,
+        };
         let codes = run(op, &[x, bias.clone(), noise]).unwrap();
         let values = run(Decode { to: DType::F64 }, &[codes, bias]).unwrap();
         assert_eq!(values.to_f64s(), [1.0, 1.125, 1.0, 1.125]);
@@ -313,10 +376,18 @@ mod tests {
         let x = Tensor::from_vec(&[1], vec![1.0f32]);
         for bias in [-1, 64] {
             let encode = |to| {
-                let op = Encode { to, rounding: Rounding::NearestEven };
+                let op = Encode {
+                    to,
+                    rounding: Rounding::NearestEven,
+                };
                 run(op, &[x.clone(), bias_tensor(bias)])
             };
-            assert!(encode(DType::Shp).unwrap_err().message.contains("from 0 to 63"));
+            assert!(
+                encode(DType::Shp)
+                    .unwrap_err()
+                    .message
+                    .contains("from 0 to 63")
+            );
             assert!(encode(DType::Uhp).is_ok());
         }
     }

@@ -33,9 +33,17 @@ impl RandomBits {
     fn flat_then_reshape(&self, args: &[Type], count: Dim) -> Result<Tiling, TypeError> {
         let mut b = FunctionBuilder::new("random_bits");
         let operands: Vec<_> = args.iter().map(|ty| b.param(ty.clone(), None)).collect();
-        let flat = RandomBits { shape: vec![count], site: self.site };
+        let flat = RandomBits {
+            shape: vec![count],
+            site: self.site,
+        };
         let flat = b.op(flat, &operands)?;
-        let shaped = b.op(Reshape { shape: self.shape.clone() }, &[flat])?;
+        let shaped = b.op(
+            Reshape {
+                shape: self.shape.clone(),
+            },
+            &[flat],
+        )?;
         Ok(Tiling::Expand(b.finish_unnamed(&[shaped])))
     }
 }
@@ -62,7 +70,9 @@ impl OpDef for RandomBits {
         };
         let [seed, step] = [0, 1].map(|operand| args[operand].get(0).to_int() as u64);
         let count = shape.iter().product::<u64>();
-        let bits: Vec<u32> = (0..count).map(|i| random_bits(seed, step, self.site, i)).collect();
+        let bits: Vec<u32> = (0..count)
+            .map(|i| random_bits(seed, step, self.site, i))
+            .collect();
         Ok(vec![Tensor::from_vec(&shape, bits)])
     }
 
@@ -74,13 +84,20 @@ impl OpDef for RandomBits {
         {
             return tiling;
         }
-        let draw = [Expr::Operand(0), Expr::Operand(1), Expr::Index(0, DType::U64)];
+        let draw = [
+            Expr::Operand(0),
+            Expr::Operand(1),
+            Expr::Index(0, DType::U64),
+        ];
         Tiling::Loop(Access {
             dims: vec![LoopDim::parallel("i", count)],
             operands: vec![Read::inside(vec![]), Read::inside(vec![])],
             body: vec![Expr::RandomBits(self.site, Box::new(draw))],
             combine: Combine::Assign,
-            results: vec![Write { index: vec![Affine::dim(0)], ..Write::identity(&ty) }],
+            results: vec![Write {
+                index: vec![Affine::dim(0)],
+                ..Write::identity(&ty)
+            }],
         })
     }
 
@@ -119,12 +136,18 @@ mod tests {
             let args = [seed, step].map(|x| Tensor::scalar(DType::U64, Scalar::Int(x.into())));
             let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
             let op = Op::from(RandomBits { shape, site });
-            op.eval(&args, &mut EvalCx::new(&mut none)).unwrap().remove(0)
+            op.eval(&args, &mut EvalCx::new(&mut none))
+                .unwrap()
+                .remove(0)
         };
         let base = run(&[3, 4], 1, 2, 3);
         assert_eq!(base.get(7).to_int(), random_bits(2, 3, 1, 7).into());
         assert_eq!(base.bytes(), run(&[12], 1, 2, 3).bytes());
-        for other in [run(&[3, 4], 2, 2, 3), run(&[3, 4], 1, 3, 3), run(&[3, 4], 1, 2, 4)] {
+        for other in [
+            run(&[3, 4], 2, 2, 3),
+            run(&[3, 4], 1, 3, 3),
+            run(&[3, 4], 1, 2, 4),
+        ] {
             assert_ne!(base, other);
         }
     }

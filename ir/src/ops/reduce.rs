@@ -1,8 +1,8 @@
 //! Reductions over dims: sum, product, maximum, minimum and the position of an extreme.
 
 use super::dot::accumulator;
-use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError};
 use super::{Broadcast, Convert, Cumulative, Reshape, Select};
+use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError};
 use super::{arity, check_axes, check_axis, strided_positions};
 use crate::access::{Access, Affine, Combine, Expr, LoopDim, Monoid, Read, Tiling, Write};
 use crate::dim::Dim;
@@ -137,7 +137,12 @@ fn loops(x: &Type, axes: &[usize], keep: bool) -> (Vec<LoopDim>, Read, Vec<Affin
             write.push(Affine::constant(0));
         }
     }
-    for (axis, extent) in x.dims().iter().enumerate().filter(|(axis, _)| axes.contains(axis)) {
+    for (axis, extent) in x
+        .dims()
+        .iter()
+        .enumerate()
+        .filter(|(axis, _)| axes.contains(axis))
+    {
         read[axis] = Affine::dim(dims.len());
         dims.push(LoopDim::reduction(format!("r{axis}"), extent.clone()));
     }
@@ -173,14 +178,23 @@ impl Reduce {
     ) -> Result<ValueId, TypeError> {
         let mut partial = vec![x];
         for axis in &self.axes {
-            let step = Reduce { kind: ReduceKind::Prod, axes: vec![*axis], keep: true };
+            let step = Reduce {
+                kind: ReduceKind::Prod,
+                axes: vec![*axis],
+                keep: true,
+            };
             partial.push(b.op(step, &[partial[partial.len() - 1]])?);
         }
         let mut grad = g;
         for (axis, factors) in self.axes.iter().zip(&partial).rev() {
             for reverse in [false, true] {
                 let kind = ReduceKind::Prod;
-                let others = Cumulative { kind, axis: *axis, exclusive: true, reverse };
+                let others = Cumulative {
+                    kind,
+                    axis: *axis,
+                    exclusive: true,
+                    reverse,
+                };
                 let others = b.op(others, &[*factors])?;
                 grad = b.op(BinaryFn::Mul, &[others, grad])?;
             }
@@ -203,11 +217,16 @@ impl OpDef for Reduce {
         let x = &args[0];
         let dtype = accumulator(x.dtype());
         let f = self.kind.function(dtype);
-        let kept = reduced_shape(&x.ty().shape, &self.axes, true).as_const().unwrap_or_default();
+        let kept = reduced_shape(&x.ty().shape, &self.axes, true)
+            .as_const()
+            .unwrap_or_default();
         let mut steps = strides(&kept);
         self.axes.iter().for_each(|axis| steps[*axis] = 0);
         let mut results = vec![self.kind.identity(dtype); kept.iter().product::<u64>() as usize];
-        for (position, value) in strided_positions(x.shape(), &steps).into_iter().zip(x.scalars()) {
+        for (position, value) in strided_positions(x.shape(), &steps)
+            .into_iter()
+            .zip(x.scalars())
+        {
             let slot = &mut results[position];
             *slot = f.apply(*slot, value.convert(dtype), dtype);
         }
@@ -225,7 +244,10 @@ impl OpDef for Reduce {
             operands: vec![read],
             body: vec![Expr::Convert(acc, Box::new(Expr::Operand(0)))],
             combine: Combine::Reduce(self.kind.monoid(), acc),
-            results: vec![Write { index, ..Write::identity(&self.result(x)) }],
+            results: vec![Write {
+                index,
+                ..Write::identity(&self.result(x))
+            }],
         })
     }
 
@@ -240,14 +262,29 @@ impl OpDef for Reduce {
         }
         let g = self.kept(cx.b, cx.cotangents[0], &ty)?;
         Ok(vec![Some(match self.kind {
-            ReduceKind::Sum => cx.b.op(Broadcast { shape: ty.dims().to_vec() }, &[g])?,
+            ReduceKind::Sum => cx.b.op(
+                Broadcast {
+                    shape: ty.dims().to_vec(),
+                },
+                &[g],
+            )?,
             ReduceKind::Prod => self.product_grad(cx.b, x, g)?,
             ReduceKind::Max | ReduceKind::Min => {
                 let extreme = self.kept(cx.b, cx.results[0], &ty)?;
                 let hit = cx.b.op(BinaryFn::Eq, &[x, extreme])?;
-                let one = cx.b.op(Convert { to: ty.dtype, saturate: false }, &[hit])?;
+                let one = cx.b.op(
+                    Convert {
+                        to: ty.dtype,
+                        saturate: false,
+                    },
+                    &[hit],
+                )?;
                 let axes = self.axes.clone();
-                let sum = Reduce { kind: ReduceKind::Sum, axes, keep: true };
+                let sum = Reduce {
+                    kind: ReduceKind::Sum,
+                    axes,
+                    keep: true,
+                };
                 let count = cx.b.op(sum, &[one])?;
                 let share = cx.b.op(BinaryFn::Div, &[g, count])?;
                 let zero = cx.b.scalar(ty.dtype, 0.0);
@@ -265,7 +302,11 @@ impl OpDef for Reduce {
 
     fn samples() -> Vec<Sample> {
         let reduce = |kind, dtype, shape: &[u64], axes: &[usize], keep| {
-            let op = Reduce { kind, axes: axes.to_vec(), keep };
+            let op = Reduce {
+                kind,
+                axes: axes.to_vec(),
+                keep,
+            };
             let sample = Sample::new(op, &[Type::of(dtype, shape)]);
             match kind {
                 ReduceKind::Max | ReduceKind::Min if dtype.is_float() => sample.distinct(0),
@@ -273,8 +314,20 @@ impl OpDef for Reduce {
             }
         };
         let mut samples = vec![];
-        for kind in [ReduceKind::Sum, ReduceKind::Prod, ReduceKind::Max, ReduceKind::Min] {
-            for dtype in [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I8, DType::U64] {
+        for kind in [
+            ReduceKind::Sum,
+            ReduceKind::Prod,
+            ReduceKind::Max,
+            ReduceKind::Min,
+        ] {
+            for dtype in [
+                DType::F32,
+                DType::F64,
+                DType::Bf16,
+                DType::F16,
+                DType::I8,
+                DType::U64,
+            ] {
                 samples.push(reduce(kind, dtype, &[2, 3, 4], &[1], false));
             }
             for (shape, axes, keep) in [
@@ -319,7 +372,10 @@ impl OpDef for ArgReduce {
         }
         check_axis(self.axis, x)?;
         if x.shape[self.axis].is(0) {
-            type_error!("axis {} of {x} is empty: there is no element to point at", self.axis);
+            type_error!(
+                "axis {} of {x} is empty: there is no element to point at",
+                self.axis
+            );
         }
         Ok(vec![self.result(x)])
     }
@@ -367,7 +423,11 @@ impl OpDef for ArgReduce {
             operands: vec![read],
             body: vec![Expr::Operand(0), position],
             combine: Combine::Reduce(monoid, x.dtype),
-            results: vec![Write { index, component: 1, ..Write::identity(&self.result(x)) }],
+            results: vec![Write {
+                index,
+                component: 1,
+                ..Write::identity(&self.result(x))
+            }],
         })
     }
 
@@ -377,11 +437,20 @@ impl OpDef for ArgReduce {
 
     fn samples() -> Vec<Sample> {
         let mut samples = vec![];
-        for (kind, last) in
-            [ArgKind::Max, ArgKind::Min].into_iter().flat_map(|k| [(k, false), (k, true)])
+        for (kind, last) in [ArgKind::Max, ArgKind::Min]
+            .into_iter()
+            .flat_map(|k| [(k, false), (k, true)])
         {
             let arg = |dtype, shape: &[u64], axis, keep| {
-                Sample::new(ArgReduce { kind, axis, keep, last }, &[Type::of(dtype, shape)])
+                Sample::new(
+                    ArgReduce {
+                        kind,
+                        axis,
+                        keep,
+                        last,
+                    },
+                    &[Type::of(dtype, shape)],
+                )
             };
             let inf = f32::INFINITY;
             let ties = vec![2., 1., 2., 1., -inf, -inf, -inf, -inf, inf, 0., inf, inf];
@@ -414,12 +483,18 @@ mod tests {
 
     fn run(op: impl Into<Op>, x: &Tensor) -> Vec<f64> {
         let mut none = |_: usize, _: &[Tensor]| Err(EvalError::value("no regions"));
-        let results = op.into().eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
+        let results = op
+            .into()
+            .eval(std::slice::from_ref(x), &mut EvalCx::new(&mut none));
         results.unwrap()[0].to_f64s()
     }
 
     fn reduce(kind: ReduceKind, axes: &[usize]) -> Reduce {
-        Reduce { kind, axes: axes.to_vec(), keep: false }
+        Reduce {
+            kind,
+            axes: axes.to_vec(),
+            keep: false,
+        }
     }
 
     #[test]
@@ -434,7 +509,12 @@ mod tests {
     #[test]
     fn nothing_gives_the_identity_and_nan_wins() {
         let empty = Tensor::from_vec::<i8>(&[0], vec![]);
-        let kinds = [ReduceKind::Sum, ReduceKind::Prod, ReduceKind::Max, ReduceKind::Min];
+        let kinds = [
+            ReduceKind::Sum,
+            ReduceKind::Prod,
+            ReduceKind::Max,
+            ReduceKind::Min,
+        ];
         let identities = kinds.map(|kind| run(reduce(kind, &[0]), &empty)[0]);
         assert_eq!(identities, [0., 1., -128., 127.]);
         let nan = Tensor::from_vec(&[3], vec![1f32, f32::NAN, f32::INFINITY]);
@@ -451,7 +531,12 @@ mod tests {
 
     #[test]
     fn positions_of_equals_and_of_nan() {
-        let arg = |kind, last| ArgReduce { kind, axis: 0, keep: false, last };
+        let arg = |kind, last| ArgReduce {
+            kind,
+            axis: 0,
+            keep: false,
+            last,
+        };
         let x = Tensor::from_vec(&[5], vec![1f32, 3., 0., 3., 0.]);
         assert_eq!(run(arg(ArgKind::Max, false), &x), [1.]);
         assert_eq!(run(arg(ArgKind::Max, true), &x), [3.]);
@@ -471,7 +556,12 @@ mod tests {
         assert!(refused(sum(&[2]), f(&[2, 3])).contains("out of range"));
         assert!(refused(sum(&[1, 1]), f(&[2, 3])).contains("twice"));
         assert!(refused(sum(&[0]), Type::of(DType::Bool, &[2])).contains("found bool"));
-        let arg = ArgReduce { kind: ArgKind::Max, axis: 0, keep: true, last: false };
+        let arg = ArgReduce {
+            kind: ArgKind::Max,
+            axis: 0,
+            keep: true,
+            last: false,
+        };
         assert!(refused(arg.into(), f(&[0, 3])).contains("empty"));
     }
 }

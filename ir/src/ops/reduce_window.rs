@@ -58,7 +58,12 @@ impl<'a> Pool<'a> {
         }
         windows.check(window.len())?;
         let output = windows.extents(&x.dims()[x.rank() - window.len()..], window)?;
-        Ok(Self { windows, window, x: x.clone(), output })
+        Ok(Self {
+            windows,
+            window,
+            x: x.clone(),
+            output,
+        })
     }
 
     /// The dims before the windows.
@@ -73,7 +78,10 @@ impl<'a> Pool<'a> {
 
     /// The type of the result.
     pub fn result(&self, dtype: DType) -> Type {
-        Type::new(dtype, Shape::new(self.leading().iter().chain(&self.output).cloned()))
+        Type::new(
+            dtype,
+            Shape::new(self.leading().iter().chain(&self.output).cloned()),
+        )
     }
 
     /// The loops (leading dims, windows, elements of the window), the position of the first loop
@@ -81,30 +89,52 @@ impl<'a> Pool<'a> {
     pub fn loops(&self) -> (Vec<LoopDim>, usize, Read) {
         let rank = self.leading().len();
         let first = rank + self.window.len();
-        let name = |d: usize| if d < rank { format!("d{d}") } else { format!("p{}", d - rank) };
+        let name = |d: usize| {
+            if d < rank {
+                format!("d{d}")
+            } else {
+                format!("p{}", d - rank)
+            }
+        };
         let result = self.leading().iter().chain(&self.output).enumerate();
-        let mut dims: Vec<LoopDim> =
-            result.map(|(d, extent)| LoopDim::parallel(name(d), extent.clone())).collect();
+        let mut dims: Vec<LoopDim> = result
+            .map(|(d, extent)| LoopDim::parallel(name(d), extent.clone()))
+            .collect();
         let window = self.window.iter().enumerate();
         dims.extend(window.map(|(d, w)| LoopDim::reduction(format!("w{d}"), Dim::Const(*w))));
-        let windows = (0..self.window.len())
-            .map(|d| self.windows.input_index(d, rank + d, first + d));
+        let windows =
+            (0..self.window.len()).map(|d| self.windows.input_index(d, rank + d, first + d));
         let index = (0..rank).map(Affine::dim).chain(windows).collect();
-        (dims, first, Read { index, outside: Outside::Nothing })
+        (
+            dims,
+            first,
+            Read {
+                index,
+                outside: Outside::Nothing,
+            },
+        )
     }
 
     /// For each element of a window, where it meets the input; and the numbers of elements of one
     /// plane of x and of the result, which is all that an evaluation needs.
     pub fn planes(&self) -> (Vec<Vec<Segment>>, usize, usize) {
-        let constant = |dims: &[Dim]| -> Vec<u64> { dims.iter().filter_map(Dim::as_const).collect() };
+        let constant =
+            |dims: &[Dim]| -> Vec<u64> { dims.iter().filter_map(Dim::as_const).collect() };
         let (input, output) = (constant(self.trailing()), constant(&self.output));
         let count = |extents: &[u64]| extents.iter().product::<u64>() as usize;
-        (self.windows.taps(&input, self.window, &output), count(&input), count(&output))
+        (
+            self.windows.taps(&input, self.window, &output),
+            count(&input),
+            count(&output),
+        )
     }
 
     /// Number of planes.
     pub fn plane_count(&self) -> usize {
-        self.leading().iter().filter_map(Dim::as_const).product::<u64>() as usize
+        self.leading()
+            .iter()
+            .filter_map(Dim::as_const)
+            .product::<u64>() as usize
     }
 
     fn elements(dims: &[Dim]) -> Result<Dim, TypeError> {
@@ -119,10 +149,16 @@ impl<'a> Pool<'a> {
     pub fn spread(&self, b: &mut FunctionBuilder, dy: ValueId) -> Result<ValueId, TypeError> {
         let planes = Self::elements(self.leading())?;
         let head = [planes, Dim::Const(1)];
-        let shape = head.into_iter().chain(self.output.iter().cloned()).collect();
+        let shape = head
+            .into_iter()
+            .chain(self.output.iter().cloned())
+            .collect();
         let images = b.op(Reshape { shape }, &[dy])?;
         let dtype = b.ty(dy).dtype;
-        let kernel = [1, 1].into_iter().chain(self.window.iter().copied()).map(Dim::Const);
+        let kernel = [1, 1]
+            .into_iter()
+            .chain(self.window.iter().copied())
+            .map(Dim::Const);
         let ones = b.full(dtype, &Shape::new(kernel), Scalar::one(dtype));
         let op = ConvTranspose {
             stride: self.windows.stride.to_vec(),
@@ -132,7 +168,12 @@ impl<'a> Pool<'a> {
             size: self.trailing().to_vec(),
         };
         let spread = b.op(op, &[images, ones])?;
-        b.op(Reshape { shape: self.x.dims().to_vec() }, &[spread])
+        b.op(
+            Reshape {
+                shape: self.x.dims().to_vec(),
+            },
+            &[spread],
+        )
     }
 
     /// Adds every element of `dy` (one per window) to the element of x that `indices` names: the
@@ -148,23 +189,40 @@ impl<'a> Pool<'a> {
         if self.x.shape.max_elements() == Some(0) {
             return Ok(b.full(dtype, &self.x.shape, Scalar::zero(dtype)));
         }
-        let (planes, size) = (Self::elements(self.leading())?, Self::elements(self.trailing())?);
+        let (planes, size) = (
+            Self::elements(self.leading())?,
+            Self::elements(self.trailing())?,
+        );
         let mut updates = convert(b, dy, wide)?;
         if self.some_see_nothing() {
             // Their index stands for no element.
-            let ones = b.full(wide, &Shape::new(self.trailing().iter().cloned()), Scalar::one(wide));
+            let ones = b.full(
+                wide,
+                &Shape::new(self.trailing().iter().cloned()),
+                Scalar::one(wide),
+            );
             let seen = b.op(self.sums(self.windows.pad.to_vec()), &[ones])?;
             let zero = b.scalar(wide, 0.0);
             let any = b.op(BinaryFn::Gt, &[seen, zero])?;
             updates = b.op(Select {}, &[any, updates, zero])?;
         }
-        let flat = Reshape { shape: vec![planes.clone(), Self::elements(&self.output)?] };
+        let flat = Reshape {
+            shape: vec![planes.clone(), Self::elements(&self.output)?],
+        };
         let updates = b.op(flat.clone(), &[updates])?;
         let indices = b.op(flat, &[indices])?;
         let zeros = b.full(wide, &Shape::new([planes, size]), Scalar::zero(wide));
-        let add = ScatterElements { axis: 1, combine: ScatterKind::Add };
+        let add = ScatterElements {
+            axis: 1,
+            combine: ScatterKind::Add,
+        };
         let sums = b.op(add, &[zeros, indices, updates])?;
-        let sums = b.op(Reshape { shape: self.x.dims().to_vec() }, &[sums])?;
+        let sums = b.op(
+            Reshape {
+                shape: self.x.dims().to_vec(),
+            },
+            &[sums],
+        )?;
         convert(b, sums, dtype)
     }
 
@@ -182,9 +240,8 @@ impl<'a> Pool<'a> {
     /// Whether there may be windows that see only padding.
     fn some_see_nothing(&self) -> bool {
         (0..self.window.len()).any(|d| match (&self.trailing()[d], &self.output[d]) {
-            (Dim::Const(input), Dim::Const(output)) => {
-                (0..*output).any(|p| self.windows.seen(d, p, self.window[d], (0, *input as i64)) == 0)
-            }
+            (Dim::Const(input), Dim::Const(output)) => (0..*output)
+                .any(|p| self.windows.seen(d, p, self.window[d], (0, *input as i64)) == 0),
             _ => true,
         })
     }
@@ -192,8 +249,22 @@ impl<'a> Pool<'a> {
 
 impl ReduceWindow {
     fn pool(&self, x: &Type) -> Result<Pool<'_>, TypeError> {
-        let Self { window, stride, dilation, pad, .. } = self;
-        Pool::new(Windows { stride, dilation, pad }, window, x)
+        let Self {
+            window,
+            stride,
+            dilation,
+            pad,
+            ..
+        } = self;
+        Pool::new(
+            Windows {
+                stride,
+                dilation,
+                pad,
+            },
+            window,
+            x,
+        )
     }
 }
 
@@ -244,8 +315,22 @@ impl OpDef for ReduceWindow {
             ReduceKind::Max => x,
             ReduceKind::Min => cx.b.op(UnaryFn::Neg, &[x])?,
         };
-        let Self { window, stride, dilation, pad, .. } = self.clone();
-        let extremes = cx.b.node(ArgMaxWindow { window, stride, dilation, pad }, &[searched])?;
+        let Self {
+            window,
+            stride,
+            dilation,
+            pad,
+            ..
+        } = self.clone();
+        let extremes = cx.b.node(
+            ArgMaxWindow {
+                window,
+                stride,
+                dilation,
+                pad,
+            },
+            &[searched],
+        )?;
         Ok(vec![Some(pool.scatter(cx.b, dy, extremes[1])?)])
     }
 
@@ -258,7 +343,12 @@ impl OpDef for ReduceWindow {
 
     fn samples() -> Vec<Sample> {
         let mut samples = vec![];
-        for kind in [ReduceKind::Sum, ReduceKind::Prod, ReduceKind::Max, ReduceKind::Min] {
+        for kind in [
+            ReduceKind::Sum,
+            ReduceKind::Prod,
+            ReduceKind::Max,
+            ReduceKind::Min,
+        ] {
             let extreme = matches!(kind, ReduceKind::Max | ReduceKind::Min);
             let distinct = |sample: Sample| if extreme { sample.distinct(0) } else { sample };
             for geometry in geometries() {
@@ -272,7 +362,11 @@ impl OpDef for ReduceWindow {
             for dtype in dtypes {
                 let geometry = &geometries()[1];
                 let sample = Sample::new(geometry.reduce(kind), &[geometry.x(dtype)]);
-                samples.push(if dtype.is_float() { distinct(sample) } else { sample });
+                samples.push(if dtype.is_float() {
+                    distinct(sample)
+                } else {
+                    sample
+                });
             }
         }
         samples
@@ -351,7 +445,13 @@ pub(crate) fn geometries() -> Vec<Geometry> {
         make(&[1, 8], &[2], &[3], &[1], &[(0, -1)]),
         // Windows that see only padding.
         make(&[1, 2, 3], &[2], &[1], &[1], &[(3, 2)]),
-        make(&[1, 3, 3, 4], &[2, 2, 2], &[1, 2, 2], &[1, 1, 1], &[(0, 0), (1, 0), (0, 0)]),
+        make(
+            &[1, 3, 3, 4],
+            &[2, 2, 2],
+            &[1, 2, 2],
+            &[1, 1, 1],
+            &[(0, 0), (1, 0), (0, 0)],
+        ),
         // No dims, no planes, no windows.
         make(&[3], &[], &[], &[], &[]),
         make(&[0, 4], &[2], &[1], &[1], &[(0, 0)]),

@@ -59,8 +59,13 @@ impl OpDef for Select {
         let dims = result.dims().iter().enumerate();
         let choice = [Expr::Operand(0), Expr::Operand(1), Expr::Operand(2)];
         Tiling::Loop(Access {
-            dims: dims.map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone())).collect(),
-            operands: args.iter().map(|ty| Read::broadcast(&ty.shape, result.rank())).collect(),
+            dims: dims
+                .map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()))
+                .collect(),
+            operands: args
+                .iter()
+                .map(|ty| Read::broadcast(&ty.shape, result.rank()))
+                .collect(),
             body: vec![Expr::Select(Box::new(choice))],
             combine: Combine::Assign,
             results: vec![Write::identity(&result)],
@@ -85,14 +90,25 @@ impl OpDef for Select {
 
     fn samples() -> Vec<Sample> {
         let select = |dtype, cond: &[u64], a: &[u64], b: &[u64]| {
-            let args = [Type::of(DType::Bool, cond), Type::of(dtype, a), Type::of(dtype, b)];
+            let args = [
+                Type::of(DType::Bool, cond),
+                Type::of(dtype, a),
+                Type::of(dtype, b),
+            ];
             Sample::new(Select {}, &args)
         };
-        let mut samples: Vec<Sample> =
-            [DType::F32, DType::Bf16, DType::F16, DType::F64, DType::I8, DType::U64, DType::Bool]
-                .into_iter()
-                .map(|dtype| select(dtype, &[2, 3], &[2, 3], &[2, 3]))
-                .collect();
+        let mut samples: Vec<Sample> = [
+            DType::F32,
+            DType::Bf16,
+            DType::F16,
+            DType::F64,
+            DType::I8,
+            DType::U64,
+            DType::Bool,
+        ]
+        .into_iter()
+        .map(|dtype| select(dtype, &[2, 3], &[2, 3], &[2, 3]))
+        .collect();
         samples.extend([
             select(DType::F32, &[3, 1], &[2, 1, 1], &[4]),
             select(DType::F32, &[], &[2, 1], &[]),
@@ -100,7 +116,10 @@ impl OpDef for Select {
             select(DType::I32, &[1], &[0], &[]),
             select(DType::Cfp8E4M3, &[4], &[4], &[4]),
             select(DType::F32, &[2], &[2], &[2])
-                .given(0, Tensor::from_scalars(DType::Bool, &[2], [true, false].map(Scalar::Bool)))
+                .given(
+                    0,
+                    Tensor::from_scalars(DType::Bool, &[2], [true, false].map(Scalar::Bool)),
+                )
                 .given(1, Tensor::from_vec(&[2], vec![1.0, f32::NAN]))
                 .no_grad(),
         ]);

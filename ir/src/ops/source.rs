@@ -44,21 +44,35 @@ impl OpDef for Full {
         if !number_fits(self.value, self.dtype) {
             type_error!("{:?} is not a value of {}", self.value, self.dtype);
         }
-        Ok(vec![Type::new(self.dtype, Shape::new(self.shape.iter().cloned()))])
+        Ok(vec![Type::new(
+            self.dtype,
+            Shape::new(self.shape.iter().cloned()),
+        )])
     }
 
     fn eval(&self, _args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
-        let Some(shape) = self.shape.iter().map(Dim::as_const).collect::<Option<Vec<u64>>>() else {
+        let Some(shape) = self
+            .shape
+            .iter()
+            .map(Dim::as_const)
+            .collect::<Option<Vec<u64>>>()
+        else {
             return Err(EvalError::value("the shape is symbolic"));
         };
-        Ok(vec![Tensor::splat(self.dtype, &shape, self.value.to_scalar(self.dtype))])
+        Ok(vec![Tensor::splat(
+            self.dtype,
+            &shape,
+            self.value.to_scalar(self.dtype),
+        )])
     }
 
     fn tiling(&self, _args: &[Type]) -> Tiling {
         let ty = Type::new(self.dtype, Shape::new(self.shape.iter().cloned()));
         let dims = ty.dims().iter().enumerate();
         Tiling::Loop(Access {
-            dims: dims.map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone())).collect(),
+            dims: dims
+                .map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()))
+                .collect(),
             operands: vec![],
             body: vec![Expr::Const(self.value, self.dtype)],
             combine: Combine::Assign,
@@ -116,7 +130,9 @@ impl OpDef for Iota {
         let ty = self.result();
         let dims = ty.dims().iter().enumerate();
         Tiling::Loop(Access {
-            dims: dims.map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone())).collect(),
+            dims: dims
+                .map(|(n, d)| LoopDim::parallel(format!("d{n}"), d.clone()))
+                .collect(),
             operands: vec![],
             body: vec![Expr::Index(self.axis, self.dtype)],
             combine: Combine::Assign,

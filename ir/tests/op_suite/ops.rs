@@ -142,7 +142,10 @@ fn interpret_view(label: &str, view: &View, input: &Tensor, output: &[u64]) -> T
             );
             let inner = ravel(&index[group.input.clone()], from);
             if let Some(factors) = &group.factors {
-                let factors: Vec<u64> = factors.iter().map(|f| f.as_const().unwrap()).collect();
+                let factors: Vec<u64> = factors
+                    .iter()
+                    .map(|f| f.as_const().expect("constant"))
+                    .collect();
                 for side in [from, to] {
                     assert!(
                         refines(&factors, side),
@@ -211,7 +214,7 @@ fn check_kernel(label: &str, sample: &Sample, kernel: &Kernel, args: &[Tensor]) 
             "{label}: split {} has extents {extents:?}",
             split.name
         );
-        let extent = extents.first().copied().unwrap();
+        let extent = extents.first().copied().expect("one extent");
         if extent < 2 {
             continue;
         }
@@ -437,10 +440,10 @@ fn check_gradient(label: &str, sample: &Sample) -> Result<bool, String> {
         if args[number].dtype() != DType::F64 || !sample.check_grad {
             continue;
         }
-        if let Some(grad) = &grad {
-            if grad.ty() != args[number].ty() {
-                return Err(format!("operand {number}: the gradient is {}", grad.ty()));
-            }
+        if let Some(grad) = &grad
+            && grad.ty() != args[number].ty()
+        {
+            return Err(format!("operand {number}: the gradient is {}", grad.ty()));
         }
         for element in 0..args[number].len() {
             let moved = |by: f64| {
