@@ -19,12 +19,27 @@
 
 mod basic;
 mod control;
+mod conv;
 mod elementwise;
+mod matmul;
+mod movement;
+mod norm;
+mod reduce;
+mod window;
 
 use super::table::OpEntry;
 
 /// The operators of all files.
-pub(super) const ALL: &[&[OpEntry]] = &[basic::OPS, control::OPS, elementwise::OPS];
+pub(super) const ALL: &[&[OpEntry]] = &[
+    basic::OPS,
+    control::OPS,
+    conv::OPS,
+    elementwise::OPS,
+    matmul::OPS,
+    movement::OPS,
+    norm::OPS,
+    reduce::OPS,
+];
 
 /// First element and number of elements of a slice with a constant `step` of a dim of `extent`,
 /// clamped as ONNX (and Python) clamp; `None` for a step of zero.
