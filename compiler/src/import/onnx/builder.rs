@@ -221,7 +221,8 @@ impl<'m> Importer<'m> {
     }
 
     fn fold(&self, op: &Op, args: &[ValueId], types: &[Type]) -> Option<Vec<Tensor>> {
-        if args.is_empty() {
+        // Equal elements need no place in memory.
+        if matches!(op, Op::Full(_)) {
             return None;
         }
         let limit = self.options.fold_limit;

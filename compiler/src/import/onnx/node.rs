@@ -259,7 +259,7 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         NodeError::new(
             codes::NEEDS_CONSTANT,
             Kind::Unsupported,
-            format!("{what} (operand {index}) is computed at run time"),
+            format!("operand {index} ({what}) is computed at run time"),
         )
         .help(format!(
             "`{name}` must be a constant, or be computed from constants and shapes"
