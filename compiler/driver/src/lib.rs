@@ -1,1 +1,65 @@
-//! dojoc.
+//! dojoc as a library: what frameworks embed, and what the `dojoc` command is a thin layer over.
+//!
+//! A [`Module`] is read from an ONNX file or from text; an [`Evaluator`] runs it as the ops'
+//! definitions say. Nothing here panics on wrong input: every failure is an [`Error`] with
+//! diagnostics, each with a stable code. There is no global state, and all types can be sent to
+//! and shared between threads.
+//!
+//! ```
+//! use dojoc::{Evaluator, Module, Tensor, TensorView};
+//!
+//! let text = r#"
+//!     dojo graph 1
+//!     module @m {
+//!       weight @w : f32[2] = dense([10.0, 20.0])
+//!       func @main(%x : f32[2]) -> (%y : f32[2]) {
+//!         %y = add %x, @w : f32[2]
+//!         return %y
+//!       }
+//!     }"#;
+//! let module = Module::parse(text, "sum.dojo")?;
+//! let x = Tensor::from_vec(&[2], vec![1f32, 2.0]);
+//! let run = Evaluator::new(&module, None)?.run(&[("x", TensorView::from(&x))])?;
+//! assert_eq!(run.outputs.get("y").unwrap().to_f64s(), [11.0, 22.0]);
+//!
+//! let error = Module::parse("dojo graph 1 module @m { weigh @w }", "m.dojo").unwrap_err();
+//! assert_eq!(error.exit_code(), 1);
+//! for diagnostic in error.diagnostics() {
+//!     eprint!("{}", dojoc::render::human(diagnostic, dojoc::render::Severity::Error, None, false));
+//! }
+//! # Ok::<(), dojoc::Error>(())
+//! ```
+
+pub mod codes;
+mod compare;
+mod error;
+mod evaluator;
+mod module;
+mod options;
+pub mod render;
+mod sniff;
+mod target;
+pub mod tensor;
+
+pub use compare::{Comparison, Criterion, compare};
+pub use dojoc_ir::diag::{Code, CodeInfo, Diagnostic, Diagnostics, Kind, Loc, Place};
+pub use dojoc_ir::tensor::Tensor;
+pub use dojoc_ir::types::{DType, Shape, Type};
+pub use error::{Error, Problems, Result, SourceText};
+pub use evaluator::{Evaluator, NamedTensors, Run};
+pub use module::{Module, NamedTensor, Port, Signature, Source};
+pub use options::CompileOptions;
+pub use target::Target;
+pub use tensor::TensorView;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_can_be_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<(Module, Evaluator, Error, Target)>();
+        shared::<(CompileOptions, Run, TensorView<'_>)>();
+    }
+}

@@ -1,0 +1,114 @@
+//! What the caller decides about importing and compiling a model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use dojoc_compiler::import::onnx::{DimBinding, ImportOptions};
+use dojoc_ir::diag::Diagnostic;
+
+use crate::codes;
+use crate::error::Result;
+
+/// Options of a compilation. A builder: `CompileOptions::default().dim("N", 8)`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CompileOptions {
+    pub(crate) dims: BTreeMap<String, DimBinding>,
+    pub(crate) bounds: BTreeMap<String, u64>,
+    pub(crate) shapes: BTreeMap<String, Vec<u64>>,
+    pub(crate) fold_limit: u64,
+    pub(crate) verify: bool,
+    pub(crate) cancel: Option<Arc<AtomicBool>>,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            dims: BTreeMap::new(),
+            bounds: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            fold_limit: ImportOptions::default().fold_limit,
+            verify: true,
+            cancel: None,
+        }
+    }
+}
+
+impl CompileOptions {
+    /// Gives a symbolic dimension of the model an extent.
+    #[must_use]
+    pub fn dim(mut self, symbol: &str, extent: u64) -> Self {
+        self.dims.insert(symbol.into(), DimBinding::Exact(extent));
+        self
+    }
+
+    /// Keeps a symbolic dimension of the model open up to a bound.
+    #[must_use]
+    pub fn dim_at_most(mut self, symbol: &str, bound: u64) -> Self {
+        self.dims.insert(symbol.into(), DimBinding::AtMost(bound));
+        self
+    }
+
+    /// Bounds a data-dependent extent, by the name of the value.
+    #[must_use]
+    pub fn bound(mut self, value: &str, bound: u64) -> Self {
+        self.bounds.insert(value.into(), bound);
+        self
+    }
+
+    /// Gives an input's shape; it replaces what the model declares and must not contradict it.
+    #[must_use]
+    pub fn shape(mut self, input: &str, shape: &[u64]) -> Self {
+        self.shapes.insert(input.into(), shape.to_vec());
+        self
+    }
+
+    /// Largest size in bytes of constants that are computed when a model is imported.
+    #[must_use]
+    pub fn fold_limit(mut self, bytes: u64) -> Self {
+        self.fold_limit = bytes;
+        self
+    }
+
+    /// Whether the IR is verified when it is made and after every pass, which is the default.
+    #[must_use]
+    pub fn verify(mut self, on: bool) -> Self {
+        self.verify = on;
+        self
+    }
+
+    /// A flag that stops the compilation when it is set.
+    #[must_use]
+    pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancel = Some(flag);
+        self
+    }
+
+    pub(crate) fn import(&self) -> ImportOptions {
+        ImportOptions {
+            dims: self.dims.clone(),
+            bounds: self.bounds.clone(),
+            shapes: self.shapes.clone(),
+            fold_limit: self.fold_limit,
+            ..ImportOptions::default()
+        }
+    }
+
+    /// Refuses options that only the importer of ONNX models can follow.
+    pub(crate) fn check_for_text(&self) -> Result<()> {
+        let flag = if !self.dims.is_empty() {
+            "--dim"
+        } else if !self.bounds.is_empty() {
+            "--bound"
+        } else if !self.shapes.is_empty() {
+            "--shape"
+        } else {
+            return Ok(());
+        };
+        let message = format!("{flag} is for ONNX models; a text form states its extents itself");
+        Err(Diagnostic::input(codes::BAD_OPTION, message)
+            .help("edit the types and the `dims` of the module, or start from the ONNX model")
+            .into())
+    }
+}
