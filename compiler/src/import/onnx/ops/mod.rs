@@ -17,28 +17,44 @@
 //! locations are the framework's business. Errors: `NodeError::invalid` where the model is wrong,
 //! `NodeError::unsupported(..).help(closest supported form)` where we are.
 
+mod activation;
+mod attention;
 mod basic;
 mod control;
 mod conv;
+mod einsum;
 mod elementwise;
+mod heads;
+mod linear_attention;
+mod losses;
 mod matmul;
 mod movement;
 mod norm;
+mod recurrent;
 mod reduce;
+mod scan;
+mod training;
 mod window;
 
 use super::table::OpEntry;
 
 /// The operators of all files.
 pub(super) const ALL: &[&[OpEntry]] = &[
+    attention::OPS,
     basic::OPS,
     control::OPS,
     conv::OPS,
+    einsum::OPS,
     elementwise::OPS,
+    heads::OPS,
+    linear_attention::OPS,
+    losses::OPS,
     matmul::OPS,
     movement::OPS,
     norm::OPS,
+    recurrent::OPS,
     reduce::OPS,
+    training::OPS,
 ];
 
 /// First element and number of elements of a slice with a constant `step` of a dim of `extent`,
