@@ -211,11 +211,18 @@ impl<'m> NodeCx<'_, 'm> {
         Ok(values)
     }
 
-    /// Imports a graph in place of the node.
-    pub(super) fn inline(&mut self, graph: &'m GraphProto) -> NodeResult<Vec<Operand>> {
-        self.check_graph(graph, 0)?;
+    /// Imports a graph in place of the node, its inputs being `args`.
+    pub(super) fn inline(
+        &mut self,
+        graph: &'m GraphProto,
+        args: Vec<Operand>,
+    ) -> NodeResult<Vec<Operand>> {
+        self.check_graph(graph, args.len())?;
         let prefix = self.prefix();
         self.imp.scope.enter_graph(true, prefix);
+        for (arg, input) in args.into_iter().zip(&graph.input) {
+            self.imp.define(&input.name, Slot::Operand(arg));
+        }
         self.imp.graph_body(graph);
         let operands = self.imp.outputs(graph.output.iter().map(|o| &o.name));
         self.imp.scope.leave();

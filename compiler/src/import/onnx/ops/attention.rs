@@ -3,10 +3,10 @@
 use dojoc_ir::attr::F64;
 use dojoc_ir::dim::Dim;
 use dojoc_ir::graph::ValueId;
-use dojoc_ir::ops::{Attention, Dot, ReduceKind, Softmax};
+use dojoc_ir::ops::{Attention, ReduceKind, Softmax};
 use dojoc_ir::scalar::{BinaryFn, Scalar, UnaryFn};
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::types::DType;
+use dojoc_ir::types::{DType, Type};
 
 use super::super::build::bad_extent;
 use super::super::node::NodeCx;
@@ -66,6 +66,31 @@ fn head_count(cx: &mut NodeCx<'_, '_>, name: &str) -> NodeResult<Option<u64>> {
     }
 }
 
+/// The element type that is asked for the softmax.
+pub(super) fn softmax_precision(cx: &mut NodeCx<'_, '_>) -> NodeResult<Option<DType>> {
+    let Some(number) = cx.int_opt("softmax_precision")? else {
+        return Ok(None);
+    };
+    let dtype = onnx_dtype(i32::try_from(number).unwrap_or(-1))?;
+    if !dtype.is_float() {
+        return Err(NodeError::invalid(format!(
+            "`softmax_precision` is {dtype}"
+        )));
+    }
+    Ok(Some(dtype))
+}
+
+/// The factor of the scores of queries `q [.., size]` where the node gives none.
+pub(super) fn default_scale(q: &Type) -> NodeResult<f64> {
+    match q.dims().last().and_then(Dim::as_const) {
+        Some(size) if size > 0 => Ok(1.0 / (size as f64).sqrt()),
+        _ => Err(
+            NodeError::unsupported("a symbolic head size without `scale`")
+                .help("give the attribute `scale`"),
+        ),
+    }
+}
+
 impl Form {
     fn read(cx: &mut NodeCx<'_, '_>) -> NodeResult<Self> {
         let scores = match cx.int("qk_matmul_output_mode", 0)? {
@@ -78,17 +103,7 @@ impl Form {
                 return Err(NodeError::invalid(message));
             }
         };
-        let precision = match cx.int_opt("softmax_precision")? {
-            None => None,
-            Some(number) => {
-                let dtype = onnx_dtype(i32::try_from(number).unwrap_or(-1))?;
-                if !dtype.is_float() {
-                    let message = format!("`softmax_precision` is {dtype}");
-                    return Err(NodeError::invalid(message));
-                }
-                Some(dtype)
-            }
-        };
+        let precision = softmax_precision(cx)?;
         let heads = (
             head_count(cx, "q_num_heads")?,
             head_count(cx, "kv_num_heads")?,
@@ -134,15 +149,7 @@ fn attention(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     let group = Group::of(&q.shape[1], &k.shape[1])?;
     let scale = match form.scale {
         Some(scale) => scale,
-        None => match q.shape[3].as_const() {
-            Some(size) if size > 0 => 1.0 / (size as f64).sqrt(),
-            _ => {
-                return Err(
-                    NodeError::unsupported("a symbolic head size without `scale`")
-                        .help("give the attribute `scale`"),
-                );
-            }
-        },
+        None => default_scale(&q)?,
     };
     let precision = form.precision.unwrap_or(q.dtype);
     // The op computes 16-bit floats in 32 bits, which no precision that may be asked for exceeds.
@@ -335,19 +342,7 @@ fn spelled_out(
     bias: Option<ValueId>,
 ) -> NodeResult<ValueId> {
     let dtype = cx.dtype(x.q);
-    let mut factors = [x.q, x.k];
-    for factor in &mut factors {
-        *factor = cx.with_scalar(BinaryFn::Mul, *factor, scale.sqrt())?;
-    }
-    let q = group.split(cx, factors[0])?;
-    let last = cx.rank(q) - 1;
-    let dot = |axis| Dot {
-        batch: vec![(0, 0), (1, 1)],
-        contract: vec![(last, axis)],
-        out: None,
-    };
-    let raw = cx.op(dot(3), &[q, factors[1]])?;
-    let raw = group.join(cx, raw)?;
+    let raw = products(cx, x.q, x.k, group, scale)?;
     let mut capped = raw;
     if form.softcap > 0.0 {
         capped = cx.with_scalar(BinaryFn::Div, capped, form.softcap)?;
@@ -375,7 +370,19 @@ fn spelled_out(
         Scores::Softmax => weights,
     };
     cx.output(3, shown);
-    let weights = group.split(cx, weights)?;
-    let y = cx.op(dot(2), &[weights, x.v])?;
-    group.join(cx, y)
+    group.contract(cx, weights, x.v, 2)
+}
+
+/// The scaled products of queries and keys, `[B, H, S, T]`.
+pub(super) fn products(
+    cx: &mut NodeCx<'_, '_>,
+    q: ValueId,
+    k: ValueId,
+    group: &Group,
+    scale: f64,
+) -> NodeResult<ValueId> {
+    // Factors for both keep the products of 16-bit floats in range.
+    let q = cx.with_scalar(BinaryFn::Mul, q, scale.sqrt())?;
+    let k = cx.with_scalar(BinaryFn::Mul, k, scale.sqrt())?;
+    group.contract(cx, q, k, 3)
 }

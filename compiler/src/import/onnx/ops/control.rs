@@ -42,7 +42,7 @@ fn if_(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     let cond = scalar(cx, cond)?;
     if let Some(tensor) = cx.const_of(cond) {
         let taken = if tensor.get(0).to_bool() { 0 } else { 1 };
-        for (index, operand) in cx.inline(branches[taken])?.into_iter().enumerate() {
+        for (index, operand) in cx.inline(branches[taken], vec![])?.into_iter().enumerate() {
             cx.output(index, operand);
         }
         return Ok(());

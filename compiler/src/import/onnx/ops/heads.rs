@@ -2,7 +2,7 @@
 
 use dojoc_ir::dim::Dim;
 use dojoc_ir::graph::ValueId;
-use dojoc_ir::ops::{Gather, Slice};
+use dojoc_ir::ops::{Dot, Gather, Slice};
 use dojoc_ir::scalar::BinaryFn;
 use dojoc_ir::types::DType;
 
@@ -59,6 +59,24 @@ impl Group {
         dims.remove(2);
         dims[1] = self.heads.clone();
         cx.reshape(x, dims)
+    }
+
+    /// Contracts the last dim of `x [B, H, S, X]` with a dim of `y [B, K, ..]`: `[B, H, S, ..]`.
+    pub(super) fn contract(
+        &self,
+        cx: &mut NodeCx<'_, '_>,
+        x: ValueId,
+        y: ValueId,
+        axis: usize,
+    ) -> NodeResult<ValueId> {
+        let x = self.split(cx, x)?;
+        let dot = Dot {
+            batch: vec![(0, 0), (1, 1)],
+            contract: vec![(cx.rank(x) - 1, axis)],
+            out: None,
+        };
+        let result = cx.op(dot, &[x, y])?;
+        self.join(cx, result)
     }
 }
 

@@ -144,13 +144,17 @@ impl Rule {
         let mut state = step.carried[0];
         let (q, k, mut v) = (step.slices[0], step.slices[1], step.slices[2]);
         let mut gates = step.slices[3..].iter().copied();
-        if let (true, Some(decay)) = (self.gated, gates.next()) {
+        if self.gated
+            && let Some(decay) = gates.next()
+        {
             let factor = cx.unary(UnaryFn::Exp, decay)?;
             let factor = cx.unsqueeze(factor, &[3])?;
             state = cx.binary(BinaryFn::Mul, state, factor)?;
         }
         let per_head = vec![(0, 0), (1, 1)];
-        if let (true, Some(beta)) = (self.delta, gates.next()) {
+        if self.delta
+            && let Some(beta) = gates.next()
+        {
             let recall = Dot {
                 batch: per_head.clone(),
                 contract: vec![(2, 2)],

@@ -24,6 +24,7 @@ mod control;
 mod conv;
 mod einsum;
 mod elementwise;
+mod flex_attention;
 mod heads;
 mod linear_attention;
 mod losses;
@@ -46,6 +47,7 @@ pub(super) const ALL: &[&[OpEntry]] = &[
     conv::OPS,
     einsum::OPS,
     elementwise::OPS,
+    flex_attention::OPS,
     heads::OPS,
     linear_attention::OPS,
     losses::OPS,

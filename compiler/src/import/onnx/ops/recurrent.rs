@@ -58,7 +58,7 @@ struct Form {
     reversed: Vec<bool>,
     /// Activations per direction.
     activations: Vec<Vec<Activation>>,
-    /// Bound of what goes into activations.
+    /// Bound of what goes into the activations of gates.
     clip: Option<f64>,
     /// GRU: whether the hidden gate is reset behind its contraction.
     linear_before_reset: bool,
@@ -430,7 +430,8 @@ impl Direction<'_> {
         let taken = cx.binary(BinaryFn::Mul, input, news)?;
         let cell = cx.binary(BinaryFn::Add, kept, taken)?;
         let output = gate(cx, 1, 1, cell)?;
-        let shown = self.activate(cx, 2, cell)?;
+        // Runtimes clip gates only, so that a cell may hold more than the bound.
+        let shown = self.activations[2].apply(cx, cell)?;
         let hidden = cx.binary(BinaryFn::Mul, output, shown)?;
         Ok([hidden, cell])
     }
