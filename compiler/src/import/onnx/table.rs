@@ -113,7 +113,9 @@ fn closest(domain: &str, name: &str) -> Option<String> {
     }
     let names = table().keys().filter(|(d, _)| *d == domain);
     let (distance, best) = names.map(|(_, n)| (edits(name, n), *n)).min()?;
-    (distance <= 1 + name.len() / 4).then(|| format!("the closest supported operator is {best}"))
+    // Many operators have names that differ in a letter or two; what is meant is a misspelling.
+    let close = distance == 0 || (distance == 1 && name.len() > 5);
+    close.then(|| format!("the closest supported operator is {best}"))
 }
 
 /// Number of single-letter changes between two names, regardless of case.

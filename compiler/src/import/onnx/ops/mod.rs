@@ -31,11 +31,15 @@ mod losses;
 mod matmul;
 mod movement;
 mod norm;
+mod pool;
 mod recurrent;
 mod reduce;
 mod scan;
 mod training;
 mod window;
+
+#[cfg(test)]
+mod tests;
 
 use super::table::OpEntry;
 
@@ -54,6 +58,7 @@ pub(super) const ALL: &[&[OpEntry]] = &[
     matmul::OPS,
     movement::OPS,
     norm::OPS,
+    pool::OPS,
     recurrent::OPS,
     reduce::OPS,
     training::OPS,
@@ -80,27 +85,4 @@ pub(super) fn slice_range(start: i64, end: i64, step: i64, extent: u64) -> Optio
     };
     let start = i64::try_from(start).ok()?;
     Some((start, u64::try_from(span.max(0)).ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slices_clamp_like_python() {
-        let take = |start, end, step, extent| {
-            let (first, size) = slice_range(start, end, step, extent).unwrap();
-            (0..size as i64)
-                .map(|n| first + n * step)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(take(1, 3, 1, 5), [1, 2]);
-        assert_eq!(take(-3, i64::MAX, 1, 5), [2, 3, 4]);
-        assert_eq!(take(-1, i64::MIN, -1, 3), [2, 1, 0]);
-        assert_eq!(take(10, 0, -2, 6), [5, 3, 1]);
-        assert_eq!(take(20, 30, 1, 5), [0i64; 0]);
-        assert_eq!(take(0, 5, 2, 5), [0, 2, 4]);
-        assert_eq!(take(0, i64::MIN, -1, 0), [0i64; 0]);
-        assert_eq!(slice_range(0, 1, 0, 5), None);
-    }
 }
