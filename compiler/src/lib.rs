@@ -1,4 +1,8 @@
 //! dojoc.
 
+pub mod graph;
 pub mod import;
 pub mod io;
+pub mod pass;
+pub mod pipeline;
+pub mod rewrite;
