@@ -8,7 +8,7 @@ use dojoc_ir::ops::{
 };
 use dojoc_ir::scalar::{BinaryFn, Scalar, UnaryFn};
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::types::{DType, Shape, broadcast_shapes};
+use dojoc_ir::types::{DType, Shape};
 
 use super::builder::Importer;
 use super::node::NodeCx;
@@ -200,18 +200,6 @@ impl NodeCx<'_, '_> {
             return Ok(x);
         }
         self.op(Broadcast { shape }, &[x])
-    }
-
-    /// The shape that values broadcast to.
-    ///
-    /// # Errors
-    /// Shapes that do not broadcast.
-    pub fn common_shape(&self, values: &[ValueId]) -> NodeResult<Shape> {
-        let shapes: Vec<Shape> = values.iter().map(|v| self.ty(*v).shape).collect();
-        broadcast_shapes(&shapes).ok_or_else(|| {
-            let types: Vec<String> = values.iter().map(|v| self.ty(*v).to_string()).collect();
-            NodeError::invalid(format!("{} do not broadcast", types.join(", ")))
-        })
     }
 
     /// `size` elements of a dim from `start` on.

@@ -341,11 +341,4 @@ impl<'a, 'm> NodeCx<'a, 'm> {
         let symbol = if name.is_empty() { "extent" } else { &name };
         Ok(self.imp.fresh_symbol(symbol, bound))
     }
-
-    /// Reports something that does not stop the import.
-    pub fn warn(&mut self, warning: NodeError) {
-        let warning = warning.about(&self.node.op_type);
-        let loc = self.imp.loc.clone();
-        self.imp.warnings.add(warning, loc.as_ref());
-    }
 }

@@ -160,7 +160,13 @@ impl<'m> Importer<'m> {
 
     /// The error for a name that nothing has defined so far.
     fn undefined(&self, name: &str, nodes: &[NodeProto], index: usize) -> NodeError {
-        let later = nodes.iter().skip(index);
+        // The search is linear, and a damaged file may have any number of such names.
+        let searched = if self.problems.are_many() {
+            0
+        } else {
+            nodes.len()
+        };
+        let later = nodes.iter().take(searched).skip(index);
         let message = match later
             .into_iter()
             .find(|n| n.output.iter().any(|o| o == name))

@@ -156,6 +156,11 @@ impl Problems {
         self.single.push(diagnostic);
     }
 
+    /// Whether there are so many causes that more detail helps nobody.
+    pub(super) fn are_many(&self) -> bool {
+        self.groups.len() > 256
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.single.is_empty()

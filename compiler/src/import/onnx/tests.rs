@@ -500,6 +500,26 @@ fn expansion_is_bounded() {
 }
 
 #[test]
+fn nesting_is_bounded() {
+    let mut model = TestModel::new(17)
+        .domain("my", 1)
+        .input("x", DType::F32, &[])
+        .node("my::F0", &["x"], &["y"], vec![])
+        .output("y");
+    for n in 0..200 {
+        let mut f = function(&format!("F{n}"), "Add");
+        f.node = vec![node(&format!("my::F{}", n + 1), &["a"], &["r"], vec![])];
+        model.proto.functions.push(f);
+    }
+    let error = model.errors();
+    assert!(
+        error.starts_with("D0321: graphs and functions are nested"),
+        "{error}"
+    );
+    assert_eq!(error.matches("D0").count(), 1, "{error}");
+}
+
+#[test]
 fn huge_shapes_are_refused_without_being_made() {
     let model = TestModel::new(17)
         .init("s", &i64s(&[1 << 40, 1 << 40]))
