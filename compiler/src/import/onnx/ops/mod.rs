@@ -22,6 +22,7 @@ mod attention;
 mod basic;
 mod control;
 mod conv;
+mod dynamic_slice;
 mod einsum;
 mod elementwise;
 mod flex_attention;

@@ -8,7 +8,7 @@ use super::super::build::bad_extent;
 use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
-use super::slice_range;
+use super::{dynamic_slice, slice_range};
 
 pub(super) const OPS: &[OpEntry] = &[
     onnx("Reshape", &[(1, reshape)]),
@@ -295,6 +295,10 @@ fn cuts(cx: &mut NodeCx<'_, '_>) -> NodeResult<Vec<Cut>> {
 }
 
 fn slice(cx: &mut NodeCx<'_, '_>) -> NodeResult {
+    let unknown = |index| cx.has(index) && cx.shape_values(index).is_none();
+    if cx.version >= 10 && (unknown(1) || unknown(2)) {
+        return dynamic_slice::slice(cx);
+    }
     let cuts = cuts(cx)?;
     let x = cx.input(0)?;
     let ty = cx.ty(x);

@@ -103,6 +103,35 @@ fn slices_of_symbolic_dims() {
 }
 
 #[test]
+fn slices_at_places_known_at_run_time() {
+    let bound = |name: &str| {
+        TestModel::new(17)
+            .input("x", DType::F32, &["5"])
+            .input("s", DType::I64, &["1"])
+            .input("e", DType::I64, &["1"])
+            .init("two", &i64s(&[2]))
+            .node("Add", &["s", "two"], &["behind"], vec![])
+            .node("Slice", &["x", "s", name], &["y"], vec![])
+            .output("y")
+    };
+    let x = count_up(&[5]);
+    let part = |model: &TestModel, start: i64, end: i64| {
+        values(&model.run(&[x.clone(), i64s(&[start]), i64s(&[end])])[0])
+    };
+    // Two apart whatever the start: the extent is known.
+    let pair = bound("behind");
+    let imported = pair.import().unwrap();
+    assert!(imported.module.dims.is_empty());
+    assert_eq!(part(&pair, 3, 0), [3., 4.]);
+    let any = bound("e");
+    let imported = any.import().unwrap();
+    assert_eq!(imported.module.dims.get("y"), Some(&5));
+    assert_eq!(part(&any, 1, 4), [1., 2., 3.]);
+    assert_eq!(part(&any, -2, 9), [3., 4.]);
+    assert_eq!(part(&any, 3, 1), [0f64; 0]);
+}
+
+#[test]
 fn broadcasting_of_old_operator_sets_follows_the_axis() {
     let (x, y) = (count_up(&[2, 3, 2]), f32s(&[3], &[10.0, 20.0, 30.0]));
     let attributes = vec![attr("broadcast", 1i64), attr("axis", 1i64)];
