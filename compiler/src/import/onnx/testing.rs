@@ -94,6 +94,13 @@ impl AttrValue for &[f32] {
         AttributeType::Floats
     }
 }
+impl AttrValue for &[&str] {
+    fn fill(self, attribute: &mut AttributeProto) -> AttributeType {
+        let bytes = |text: &&str| bytes::Bytes::copy_from_slice(text.as_bytes());
+        attribute.strings = self.iter().map(bytes).collect();
+        AttributeType::Strings
+    }
+}
 impl AttrValue for &Tensor {
     fn fill(self, attribute: &mut AttributeProto) -> AttributeType {
         attribute.t = Some(Box::new(tensor_proto("", self)));

@@ -36,6 +36,8 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod scan;
+#[cfg(test)]
+mod sequence_tests;
 mod training;
 mod window;
 
