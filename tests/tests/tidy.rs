@@ -227,18 +227,16 @@ fn ops_are_matched_only_where_rules_about_ops_live() {
 #[test]
 fn every_pass_has_a_filetest() {
     let folder = root().join("tests/filetests");
-    let missing = pipeline::passes()
-        .iter()
-        .map(|pass| pass.name)
-        .filter(|name| {
-            let files = fs::read_dir(folder.join(name))
-                .into_iter()
-                .flatten()
-                .flatten();
-            !files
-                .into_iter()
-                .any(|f| f.path().extension().is_some_and(|e| e == "dojo"))
-        });
+    let passes = pipeline::passes();
+    let missing = passes.iter().map(|pass| pass.name).filter(|name| {
+        let files = fs::read_dir(folder.join(name))
+            .into_iter()
+            .flatten()
+            .flatten();
+        !files
+            .into_iter()
+            .any(|f| f.path().extension().is_some_and(|e| e == "dojo"))
+    });
     assert_none(
         missing
             .map(|name| format!("pass `{name}` has no filetest"))

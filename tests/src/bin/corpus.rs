@@ -4,12 +4,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use dojoc_compiler::import::onnx::{ImportOptions, import_file};
+use dojoc_compiler::import::onnx::{GivenShape, ImportOptions, import_file};
 use dojoc_compiler::io::npz::read_npz;
+use dojoc_compiler::pass::{Run, RunOptions};
+use dojoc_compiler::pipeline;
 use dojoc_ir::graph::eval::{Options, initial_states, run};
 use dojoc_ir::graph::{Module, parse};
 use dojoc_ir::level::Level as _;
@@ -55,21 +57,50 @@ fn main() -> ExitCode {
 }
 
 fn check(case: &Path) -> Result<String, Box<dyn Error>> {
-    let module = import_file(case.join("model.onnx"), &ImportOptions::default())?.module;
+    let (heldout, info) = (case.join("heldout.npz"), case.join("info.json"));
+    let data = if heldout.exists() {
+        read_npz(heldout)?
+    } else {
+        vec![]
+    };
+    let get = |name: &str| -> Result<Tensor, Box<dyn Error>> {
+        let found = data.iter().find(|(n, _)| n.as_str() == name);
+        Ok(found
+            .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
+            .1
+            .to_tensor()?)
+    };
+    let mut options = ImportOptions::default();
+    if let Ok(x) = get("x") {
+        options.bind_from_inputs.push(GivenShape {
+            name: None,
+            shape: x.shape().to_vec(),
+        });
+    }
+    let module = import_file(case.join("model.onnx"), &options)?.module;
     module.verify()?;
     round_trip(&module)?;
-    let heldout = case.join("heldout.npz");
-    let info: PathBuf = case.join("info.json");
-    let report = "text reads back".to_owned();
-    if !heldout.exists() || !info.exists() {
+    let optimised = optimise(&module)?;
+    round_trip(&optimised)?;
+    let report = format!("{} nodes, text reads back", count(&module));
+    let report = format!("{report}, {} nodes after the pipeline", count(&optimised));
+    if data.is_empty() || !info.exists() {
         return Ok(report);
     }
     let info: Value = serde_json::from_str(&fs::read_to_string(info)?)?;
     let metric = info.get("metric").ok_or("info.json has no metric")?;
-    Ok(format!(
-        "{report}, {}",
-        check_metric(&module, &heldout, metric)?
-    ))
+    let before = check_metric(&module, metric, &get)?;
+    let after = check_metric(&optimised, metric, &get)?;
+    Ok(format!("{report}, {before}, {after} after the pipeline"))
+}
+
+fn optimise(module: &Module) -> Result<Module, Box<dyn Error>> {
+    let passes = pipeline::GRAPH.iter().map(|step| step.pass);
+    Ok(Run::new(RunOptions::default()).graph(passes, module.clone())?)
+}
+
+fn count(module: &Module) -> usize {
+    module.functions.values().map(|f| f.walk().len()).sum()
 }
 
 fn round_trip(module: &Module) -> Result<(), Box<dyn Error>> {
@@ -81,44 +112,13 @@ fn round_trip(module: &Module) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Runs a model on all its held-out data, in batches of the size it was exported with.
-fn outputs(module: &Module, data: &Tensor) -> Result<Vec<f64>, Box<dyn Error>> {
-    let main = module.main().ok_or("no function")?;
-    let func = &module.functions[main];
-    let shape = func
-        .ty(func.inputs()[0])
-        .shape
-        .as_const()
-        .ok_or("symbolic input")?;
-    let (batch, total) = (shape[0] as usize, data.shape()[0] as usize);
-    let row = data.bytes().len() / total;
-    let mut values = vec![];
-    for start in (0..total).step_by(batch) {
-        // The last batch is filled up with the last row.
-        let rows = (start..start + batch).map(|r| r.min(total - 1));
-        let bytes: Vec<u8> = rows
-            .flat_map(|r| data.bytes()[r * row..(r + 1) * row].to_vec())
-            .collect();
-        let input = Tensor::from_bytes(data.dtype(), &shape, bytes.into())?;
-        let mut states = initial_states(module)?;
-        let results = run(module, main, &[input], &mut states, Options::default())?;
-        let output = results.first().ok_or("no output")?;
-        let kept = (total - start).min(batch) * output.len() / batch;
-        values.extend(output.to_f64s().into_iter().take(kept));
-    }
-    Ok(values)
-}
+type Get<'a> = dyn Fn(&str) -> Result<Tensor, Box<dyn Error>> + 'a;
 
-fn check_metric(module: &Module, heldout: &Path, metric: &Value) -> Result<String, Box<dyn Error>> {
-    let data = read_npz(heldout)?;
-    let get = |name: &str| -> Result<Tensor, Box<dyn Error>> {
-        let found = data.iter().find(|(n, _)| n.as_str() == name);
-        Ok(found
-            .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
-            .1
-            .to_tensor()?)
-    };
-    let found = outputs(module, &get("x")?)?;
+fn check_metric(module: &Module, metric: &Value, get: &Get<'_>) -> Result<String, Box<dyn Error>> {
+    let main = module.main().ok_or("no function")?;
+    let mut states = initial_states(module)?;
+    let results = run(module, main, &[get("x")?], &mut states, Options::default())?;
+    let found = results.first().ok_or("no output")?.to_f64s();
     if let Some(expected) = metric.get("top1").and_then(Value::as_f64) {
         let labels = get("labels")?.to_i64s();
         let classes = found.len() / labels.len();
