@@ -25,7 +25,11 @@ fn groups(cx: &mut NodeCx<'_, '_>) -> NodeResult<u64> {
 }
 
 /// Adds a value per channel.
-fn add_bias(cx: &mut NodeCx<'_, '_>, y: ValueId, bias: Option<ValueId>) -> NodeResult<ValueId> {
+pub(super) fn add_bias(
+    cx: &mut NodeCx<'_, '_>,
+    y: ValueId,
+    bias: Option<ValueId>,
+) -> NodeResult<ValueId> {
     let Some(bias) = bias else { return Ok(y) };
     let (dims, channels) = (cx.dims(bias), cx.dims(y));
     if dims.len() != 1 || dims[0] != channels[1] {

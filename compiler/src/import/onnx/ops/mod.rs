@@ -20,24 +20,36 @@
 mod activation;
 mod attention;
 mod basic;
+mod choice;
 mod control;
 mod conv;
 mod dynamic_slice;
 mod einsum;
 mod elementwise;
 mod flex_attention;
+mod grid;
 mod heads;
+mod layout;
+mod linalg;
 mod linear_attention;
 mod losses;
 mod matmul;
 mod movement;
+mod nonlinear;
 mod norm;
+mod normalization;
 mod pool;
+mod quantize;
 mod recurrent;
 mod reduce;
+mod resize;
+mod sampling;
 mod scan;
+mod scatter;
 #[cfg(test)]
 mod sequence_tests;
+mod shared;
+mod signal;
 mod training;
 mod window;
 
@@ -50,20 +62,30 @@ use super::table::OpEntry;
 pub(super) const ALL: &[&[OpEntry]] = &[
     attention::OPS,
     basic::OPS,
+    choice::OPS,
     control::OPS,
     conv::OPS,
     einsum::OPS,
     elementwise::OPS,
     flex_attention::OPS,
+    grid::OPS,
     heads::OPS,
+    layout::OPS,
+    linalg::OPS,
     linear_attention::OPS,
     losses::OPS,
     matmul::OPS,
     movement::OPS,
+    nonlinear::OPS,
     norm::OPS,
+    normalization::OPS,
     pool::OPS,
+    quantize::OPS,
     recurrent::OPS,
     reduce::OPS,
+    resize::OPS,
+    scatter::OPS,
+    signal::OPS,
     training::OPS,
 ];
 
