@@ -169,10 +169,10 @@ impl Poly {
             for atom in divisor {
                 rest.remove(rest.iter().position(|a| a == atom)?);
             }
-            if coefficient % by != 0 {
+            if coefficient.checked_rem(*by)? != 0 {
                 return None;
             }
-            terms.insert(rest, coefficient / by);
+            terms.insert(rest, coefficient.checked_div(*by)?);
         }
         Some(Self { terms })
     }

@@ -342,14 +342,12 @@ macro_rules! impl_float {
                         }
                     }
                     BinaryFn::Rem => a % b,
-                    BinaryFn::Mod if b.is_infinite() && a.is_finite() => {
-                        if a == 0.0 || (a < 0.0) == (b < 0.0) {
-                            a
-                        } else {
-                            b
-                        }
-                    }
-                    BinaryFn::Mod => a - b * (a / b).floor(),
+                    BinaryFn::Mod => match a % b {
+                        // A zero has the sign of b, as any other remainder.
+                        rest if rest == 0.0 => rest.copysign(b),
+                        rest if (rest < 0.0) != (b < 0.0) => rest + b,
+                        rest => rest,
+                    },
                     _ => return None,
                 })
             }
@@ -515,6 +513,17 @@ mod tests {
                 Scalar::F64(modulo as f64)
             );
         }
+    }
+
+    #[test]
+    fn zero_remainders_have_the_sign_of_the_divisor() {
+        let modulo =
+            |a: f32, b: f32| BinaryFn::Mod.apply(Scalar::F32(a), Scalar::F32(b), DType::F32);
+        assert!(modulo(4.0, -2.0).to_f64().is_sign_negative());
+        assert!(modulo(-4.0, 2.0).to_f64().is_sign_positive());
+        assert_eq!(modulo(-1.0, f32::INFINITY).to_f64(), f64::INFINITY);
+        assert_eq!(modulo(1.0, f32::INFINITY).to_f64(), 1.0);
+        assert!(modulo(1.0, 0.0).to_f64().is_nan());
     }
 
     #[test]

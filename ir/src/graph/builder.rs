@@ -1,5 +1,6 @@
 //! Builds functions: every node is typed as it is added.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
@@ -22,27 +23,27 @@ pub struct FunctionBuilder {
     func: Function,
     open: Vec<RegionId>,
     loc: Option<Arc<Loc>>,
+    /// The values of weights and states.
+    sources: BTreeMap<ValueDef, ValueId>,
 }
 
 impl FunctionBuilder {
     /// Starts a function.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        let func = Function::new(name);
-        let body = func.body();
-        Self {
-            func,
-            open: vec![body],
-            loc: None,
-        }
+        Self::resume(Function::new(name))
     }
 
     /// Continues a function: new nodes are added at the end of its body.
     pub fn resume(func: Function) -> Self {
         let body = func.body();
+        let is_source = |def| matches!(def, ValueDef::Weight(_) | ValueDef::State(_));
+        let sources = func.values.iter().filter(|(_, v)| is_source(v.def));
+        let sources = sources.map(|(id, v)| (v.def, id)).collect();
         Self {
             func,
             open: vec![body],
             loc: None,
+            sources,
         }
     }
 
@@ -95,13 +96,13 @@ impl FunctionBuilder {
     }
 
     fn source(&mut self, def: ValueDef, ty: &Type) -> ValueId {
-        if let Some((id, _)) = self.func.values.iter().find(|(_, v)| v.def == def) {
-            return id;
-        }
-        self.func.values.push(Value {
-            ty: ty.clone(),
-            def,
-            name: None,
+        let values = &mut self.func.values;
+        *self.sources.entry(def).or_insert_with(|| {
+            values.push(Value {
+                ty: ty.clone(),
+                def,
+                name: None,
+            })
         })
     }
 
