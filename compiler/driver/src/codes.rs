@@ -1,6 +1,6 @@
 //! Codes of the driver's own diagnostics, and the table of all codes of dojoc.
 
-use dojoc_compiler::{import, io};
+use dojoc_compiler::{import, io, pass};
 use dojoc_ir::diag::CodeInfo;
 use dojoc_ir::machine::MachineError;
 
@@ -92,6 +92,7 @@ pub fn all_codes() -> Vec<CodeInfo> {
     let infos = dojoc_ir::codes::CODES
         .iter()
         .chain(import::onnx::codes::CODES)
+        .chain(pass::CODES)
         .chain(CODES);
     let mut all: Vec<CodeInfo> = triples.chain(machine).chain(infos.copied()).collect();
     all.sort_by_key(|info| info.code);

@@ -28,6 +28,8 @@ pub struct Problems {
     pub diagnostics: Diagnostics,
     /// The text that places refer to, if the input was one.
     pub source: Option<Arc<SourceText>>,
+    /// The IR that a defect left behind.
+    pub dump: Option<Arc<SourceText>>,
 }
 
 impl std::fmt::Display for Problems {
@@ -80,7 +82,25 @@ impl Error {
         wrap(Problems {
             diagnostics,
             source,
+            dump: None,
         })
+    }
+
+    /// The same with the IR that pass `pass` left behind.
+    pub(crate) fn with_dump(mut self, pass: &str, text: String) -> Self {
+        let dump = SourceText {
+            name: format!("{pass}.dojo"),
+            text,
+        };
+        match &mut self {
+            Error::Input(p)
+            | Error::Unsupported(p)
+            | Error::Limit(p)
+            | Error::Mismatch(p)
+            | Error::Cancelled(p)
+            | Error::Bug(p) => p.dump = Some(Arc::new(dump)),
+        }
+        self
     }
 
     /// The error for one problem without a text.

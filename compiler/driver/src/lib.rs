@@ -32,6 +32,7 @@
 
 pub mod codes;
 mod compare;
+mod compiler;
 mod error;
 mod evaluator;
 mod module;
@@ -42,6 +43,8 @@ mod target;
 pub mod tensor;
 
 pub use compare::{Comparison, Criterion, compare};
+pub use compiler::{Compiled, Compiler, Dump, PassStats};
+pub use dojoc_compiler::pass::{DumpAfter, Precision};
 pub use dojoc_ir::diag::{Code, CodeInfo, Diagnostic, Diagnostics, Kind, Loc, Place};
 pub use dojoc_ir::tensor::Tensor;
 pub use dojoc_ir::types::{DType, Shape, Type};
@@ -59,7 +62,7 @@ mod tests {
     #[test]
     fn everything_can_be_shared_between_threads() {
         fn shared<T: Send + Sync>() {}
-        shared::<(Module, Evaluator, Error, Target)>();
+        shared::<(Module, Evaluator, Error, Target, Compiler)>();
         shared::<(CompileOptions, Run, TensorView<'_>)>();
     }
 }

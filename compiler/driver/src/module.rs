@@ -230,6 +230,21 @@ impl Module {
         &self.data.specialized
     }
 
+    /// The same model after a pass.
+    pub(crate) fn with_graph(&self, graph: graph::Module) -> Self {
+        let data = Data {
+            graph,
+            map: SourceMap::new(),
+            source: None,
+            warnings: self.data.warnings.clone(),
+            missing: self.data.missing.clone(),
+            specialized: self.data.specialized.clone(),
+        };
+        Self {
+            data: Arc::new(data),
+        }
+    }
+
     pub(crate) fn missing(&self) -> &Diagnostics {
         &self.data.missing
     }

@@ -1,10 +1,11 @@
 //! What the caller decides about importing and compiling a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dojoc_compiler::import::onnx::{DimBinding, ImportOptions};
+use dojoc_compiler::pass::{DumpAfter, Precision};
 use dojoc_ir::diag::Diagnostic;
 
 use crate::codes;
@@ -20,6 +21,11 @@ pub struct CompileOptions {
     pub(crate) fold_limit: u64,
     pub(crate) verify: bool,
     pub(crate) cancel: Option<Arc<AtomicBool>>,
+    pub(crate) precision: Precision,
+    pub(crate) keep_precision: BTreeSet<Arc<str>>,
+    pub(crate) fuel: Option<u64>,
+    pub(crate) validate: Option<u64>,
+    pub(crate) dump_after: DumpAfter,
 }
 
 impl Default for CompileOptions {
@@ -31,6 +37,11 @@ impl Default for CompileOptions {
             fold_limit: ImportOptions::default().fold_limit,
             verify: true,
             cancel: None,
+            precision: Precision::Keep,
+            keep_precision: BTreeSet::new(),
+            fuel: None,
+            validate: None,
+            dump_after: DumpAfter::None,
         }
     }
 }
@@ -64,7 +75,7 @@ impl CompileOptions {
         self
     }
 
-    /// Largest size in bytes of constants that are computed when a model is imported.
+    /// Largest size in bytes of a constant that is computed when a model is imported or compiled.
     #[must_use]
     pub fn fold_limit(mut self, bytes: u64) -> Self {
         self.fold_limit = bytes;
@@ -82,6 +93,44 @@ impl CompileOptions {
     #[must_use]
     pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancel = Some(flag);
+        self
+    }
+
+    /// Element types of contractions; by default as the model has them.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Keeps the precision of a node, by its name or that of its result.
+    #[must_use]
+    pub fn keep_precision(mut self, name: &str) -> Self {
+        self.keep_precision.insert(name.into());
+        self
+    }
+
+    /// Number of changes that all passes together may make: the last of them is what broke a model
+    /// that worked with one less.
+    #[must_use]
+    pub fn fuel(mut self, changes: u64) -> Self {
+        self.fuel = Some(changes);
+        self
+    }
+
+    /// Runs the model on random inputs of this seed before and after every pass, and fails at the
+    /// first pass that changes values by more than it may.
+    #[must_use]
+    pub fn validate(mut self, seed: u64) -> Self {
+        self.validate = Some(seed);
+        self
+    }
+
+    /// After which passes the model is dumped, see
+    /// [`Compiler::compile_graph_with`](crate::Compiler::compile_graph_with).
+    #[must_use]
+    pub fn dump_after(mut self, passes: DumpAfter) -> Self {
+        self.dump_after = passes;
         self
     }
 

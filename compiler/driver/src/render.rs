@@ -133,9 +133,11 @@ fn plain(diagnostic: &Diagnostic, severity: Severity, color: bool) -> String {
     match &diagnostic.place {
         Some(Place::Node(loc)) => {
             let _ = write!(out, "  at node \"{}\"", loc.name);
-            if !loc.file.is_empty() {
-                let _ = write!(out, " ({}, node {})", loc.file, loc.line);
-            }
+            let _ = match &*loc.file {
+                "" => Ok(()),
+                file if file.ends_with(".onnx") => write!(out, " ({file}, node {})", loc.line),
+                file => write!(out, " ({file}:{})", loc.line),
+            };
             out.push('\n');
         }
         Some(Place::Span(span)) => {
@@ -260,6 +262,6 @@ mod tests {
           note: x
           help: y
         "#);
-        insta::assert_snapshot!(json(&diagnostic, Severity::Warning, None), @"");
+        insta::assert_snapshot!(json(&diagnostic, Severity::Warning, None), @r#"{"code":"D0403","help":"y","kind":"unsupported","message":"Conv: no","notes":["x"],"place":{"file":"m.onnx","index":3,"node":"conv1","type":"node"},"rendered":"warning[D0403]: Conv: no\n  at node \"conv1\" (m.onnx, node 3)\n  note: x\n  help: y\n","schema_version":1,"severity":"warning"}"#);
     }
 }

@@ -1,0 +1,197 @@
+//! Runs data with more rows than the model's batch, batch by batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dojoc::{Error, Evaluator, NamedTensors, Result, Run, Signature, Tensor, codes};
+use dojoc_ir::diag::Diagnostic;
+use indicatif::ProgressBar;
+
+/// How data is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Rows of the data.
+    pub rows: u64,
+    /// Rows of a batch.
+    pub batch: u64,
+}
+
+/// How the inputs have to be cut; `None` if they fit as they are (or not at all).
+///
+/// # Errors
+/// When they would have to be cut in different ways.
+pub fn plan(signature: &Signature, inputs: &[(Arc<str>, Tensor)]) -> Result<Option<Batches>> {
+    let mut plan: Option<(Batches, &str)> = None;
+    for (name, tensor) in inputs {
+        let Some(port) = signature.inputs.iter().find(|p| p.name == *name) else {
+            continue;
+        };
+        let Some(declared) = port.ty.shape.as_const() else {
+            continue;
+        };
+        let ([batch, tail @ ..], [rows, rest @ ..]) = (&declared[..], tensor.shape()) else {
+            continue;
+        };
+        if tail != rest || batch == rows || *batch == 0 {
+            continue;
+        }
+        let (rows, batch) = (*rows, *batch);
+        let this = Batches { rows, batch };
+        match plan {
+            Some((first, other)) if first != this => {
+                let message = format!(
+                    "input `{name}` has {rows} rows for batches of {batch}, input `{other}` has {} \
+                     for {}",
+                    first.rows, first.batch
+                );
+                return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
+            }
+            _ => plan = Some((this, name)),
+        }
+    }
+    let Some((plan, name)) = plan else {
+        return Ok(None);
+    };
+    if plan.rows == 0 {
+        let message = format!("the data for input `{name}` has no rows");
+        return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
+    }
+    Ok(Some(plan))
+}
+
+/// Rows `start..start + batch` of a tensor; behind its end the last row again.
+fn rows(tensor: &Tensor, start: u64, plan: Batches) -> Tensor {
+    let row = tensor.bytes().len() / plan.rows as usize;
+    let begin = start as usize * row;
+    let end = tensor.bytes().len().min(begin + plan.batch as usize * row);
+    let mut bytes = tensor.bytes().slice(begin..end);
+    let missing = plan.batch as usize * row - bytes.len();
+    if missing > 0 {
+        let last = tensor.bytes().slice(tensor.bytes().len() - row..);
+        let padded = bytes.iter().chain(last.iter().cycle().take(missing));
+        bytes = padded.copied().collect::<Vec<u8>>().into();
+    }
+    let mut shape = tensor.shape().to_vec();
+    shape[0] = plan.batch;
+    Tensor::from_bytes(tensor.dtype(), &shape, bytes).expect("a whole number of rows")
+}
+
+/// Pieces of outputs that are put together again.
+#[derive(Default)]
+struct Joined {
+    names: Vec<Arc<str>>,
+    pieces: BTreeMap<Arc<str>, Vec<Tensor>>,
+}
+
+impl Joined {
+    fn add(&mut self, tensors: NamedTensors) {
+        for (name, tensor) in tensors.0 {
+            if !self.pieces.contains_key(&name) {
+                self.names.push(name.clone());
+            }
+            self.pieces.entry(name).or_default().push(tensor);
+        }
+    }
+
+    /// The whole tensors, and the names of those that are not made of rows.
+    fn finish(self, plan: Batches) -> (NamedTensors, Vec<Arc<str>>) {
+        let mut whole = vec![];
+        let mut odd = vec![];
+        for name in self.names {
+            let pieces = &self.pieces[&name];
+            match join(pieces, plan) {
+                Some(tensor) => whole.push((name, tensor)),
+                None => odd.push(name),
+            }
+        }
+        (NamedTensors(whole), odd)
+    }
+}
+
+fn join(pieces: &[Tensor], plan: Batches) -> Option<Tensor> {
+    let first = pieces.first()?;
+    let same = |t: &Tensor| t.shape() == first.shape() && t.dtype() == first.dtype();
+    if first.shape().first() != Some(&plan.batch) || !pieces.iter().all(same) {
+        return None;
+    }
+    let row = first.bytes().len() / plan.batch as usize;
+    let mut bytes = BytesMut::with_capacity(row * plan.rows as usize);
+    for piece in pieces {
+        bytes.extend_from_slice(piece.bytes());
+    }
+    bytes.truncate(row * plan.rows as usize);
+    let mut shape = first.shape().to_vec();
+    shape[0] = plan.rows;
+    Tensor::from_bytes(first.dtype(), &shape, Bytes::from(bytes)).ok()
+}
+
+/// Runs all batches one after the other, so that states go from one to the next. Returns the
+/// outputs of all rows, and the names of those that could not be put together.
+///
+/// # Errors
+/// Those of a run.
+pub fn run(
+    evaluator: &mut Evaluator,
+    inputs: &[(Arc<str>, Tensor)],
+    signature: &Signature,
+    plan: Batches,
+    progress: &ProgressBar,
+) -> Result<(Run, Vec<Arc<str>>)> {
+    let is_cut = |name: &str, tensor: &Tensor| {
+        let port = signature.inputs.iter().find(|p| &*p.name == name);
+        let declared = port.and_then(|p| p.ty.shape.as_const());
+        declared.is_some_and(|shape| shape != tensor.shape())
+    };
+    let (mut outputs, mut probes) = (Joined::default(), Joined::default());
+    progress.set_length(plan.rows.div_ceil(plan.batch));
+    let mut start = 0;
+    while start < plan.rows {
+        let batch: Vec<(&str, Tensor)> = inputs
+            .iter()
+            .map(|(name, tensor)| match is_cut(name, tensor) {
+                true => (&**name, rows(tensor, start, plan)),
+                false => (&**name, tensor.clone()),
+            })
+            .collect();
+        let views: Vec<_> = batch.iter().map(|(name, t)| (*name, t.into())).collect();
+        let run = evaluator.run(&views)?;
+        outputs.add(run.outputs);
+        probes.add(run.probes);
+        start += plan.batch;
+        progress.inc(1);
+    }
+    let (outputs, mut odd) = outputs.finish(plan);
+    let (probes, more) = probes.finish(plan);
+    odd.extend(more);
+    let mut whole = Run::default();
+    whole.outputs = outputs;
+    whole.probes = probes;
+    Ok((whole, odd))
+}
+
+/// The error for an output that is asked for but has no rows.
+pub fn not_joined(name: &str) -> Error {
+    let message = format!("output `{name}` is not made of the rows of the batch");
+    Diagnostic::input(codes::BAD_BATCH, message)
+        .help("give data of exactly the model's batch")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_padded_and_joined() {
+        let plan = Batches { rows: 3, batch: 2 };
+        let data = Tensor::from_vec(&[3, 2], vec![1i32, 2, 3, 4, 5, 6]);
+        let first = rows(&data, 0, plan);
+        let last = rows(&data, 2, plan);
+        assert_eq!(first.to_i64s(), [1, 2, 3, 4]);
+        assert_eq!(last.to_i64s(), [5, 6, 5, 6]);
+        assert_eq!(join(&[first.clone(), last], plan), Some(data));
+        let scalar = Tensor::from_vec(&[], vec![1i32]);
+        assert_eq!(join(&[scalar], plan), None);
+    }
+}

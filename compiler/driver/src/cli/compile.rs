@@ -1,0 +1,120 @@
+//! `dojoc compile`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use dojoc::{Compiler, Diagnostic, DumpAfter, Kind, codes};
+use dojoc_compiler::io::IoError;
+use dojoc_compiler::io::atomic::write_bytes_atomic;
+
+use super::args::{ModelArgs, PassArgs, read_model};
+use super::{Context, Outcome, console};
+
+/// Arguments of `dojoc compile`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// An ONNX model, a text form, or -.
+    model: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    emit: Emit,
+    /// Where to write it.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Write the text form after this pass (or `all` passes) to the folder of --dump-dir.
+    #[arg(long, value_name = "PASS|all")]
+    dump_after: Option<String>,
+    /// Folder of the dumps, which are named by number and pass.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "dojoc-dump",
+        requires = "dump_after"
+    )]
+    dump_dir: PathBuf,
+    #[command(flatten)]
+    pass_args: PassArgs,
+    #[command(flatten)]
+    model_args: ModelArgs,
+}
+
+/// What `dojoc compile` can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// Text form of the GRAPH level, as imported.
+    Import,
+    /// Text form of the GRAPH level, after all its passes.
+    Graph,
+    #[value(hide = true)]
+    Tiled,
+    #[value(hide = true)]
+    Mesh,
+    #[value(hide = true)]
+    Program,
+    #[value(hide = true)]
+    Plan,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    if !matches!(args.emit, Emit::Import | Emit::Graph) {
+        let name = args.emit.to_possible_value();
+        let name = name.as_ref().map_or("this", |v| v.get_name());
+        let message = format!("`--emit {name}` is not supported yet");
+        let diagnostic = Diagnostic::new(codes::UNSUPPORTED_OUTPUT, Kind::Unsupported, message);
+        return Err(diagnostic
+            .help("the closest that exists is `--emit graph`")
+            .into());
+    }
+    let options = args.pass_args.apply(args.model_args.options());
+    let options = options.cancel(context.cancel.clone());
+    let options = match args.dump_after.as_deref() {
+        None => options,
+        Some("all") => options.dump_after(DumpAfter::All),
+        Some(pass) => options.dump_after(DumpAfter::Pass(pass.to_owned())),
+    };
+    let module = read_model(&args.model, &options, &[])?;
+    context.console.warnings(module.warnings());
+    if args.emit == Emit::Import {
+        return console::write(&args.output, &module.print());
+    }
+    let mut dumps = Dumps::new(args);
+    let compiler = Compiler::new(&options);
+    let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
+    let compiled = compiler.compile_graph_with(&module, Some(&mut dump));
+    if let Some(error) = dumps.failure {
+        return Err(error.into());
+    }
+    let compiled = compiled?;
+    context.console.compiled(&compiled);
+    console::write(&args.output, &compiled.module.print())
+}
+
+/// Writes dumps and remembers the first failure, since a pass cannot be told of it.
+struct Dumps<'a> {
+    args: &'a Args,
+    count: usize,
+    failure: Option<IoError>,
+}
+
+impl<'a> Dumps<'a> {
+    fn new(args: &'a Args) -> Self {
+        Self {
+            args,
+            count: 0,
+            failure: None,
+        }
+    }
+
+    fn add(&mut self, pass: &str, text: &str) {
+        self.count += 1;
+        let folder = &self.args.dump_dir;
+        let path = folder.join(format!("{:02}-{pass}.dojo", self.count));
+        let written = std::fs::create_dir_all(folder)
+            .map_err(|error| IoError::writing(folder, &error))
+            .and_then(|()| write_bytes_atomic(path, text.as_bytes()));
+        if let Err(error) = written {
+            self.failure.get_or_insert(error);
+        }
+    }
+}

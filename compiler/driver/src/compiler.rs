@@ -1,0 +1,162 @@
+//! Passes over a model.
+
+use std::time::Duration;
+
+use dojoc_compiler::pass::{self, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation};
+use dojoc_compiler::pipeline;
+use dojoc_ir::diag::{Diagnostic, Diagnostics};
+use dojoc_ir::graph;
+use dojoc_ir::graph::closest;
+
+use crate::codes;
+use crate::error::{Error, Result};
+use crate::module::Module;
+use crate::options::CompileOptions;
+use crate::target::Target;
+
+/// Runs passes with the same options on any number of models.
+#[derive(Clone, Debug, Default)]
+pub struct Compiler {
+    options: CompileOptions,
+    target: Option<Target>,
+}
+
+/// What one pass did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassStats {
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// Number of changes it made; the sum over all passes is what fuel limits.
+    pub changes: u64,
+    /// How long it took, without verification.
+    pub time: Duration,
+}
+
+/// The result of passes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Compiled {
+    /// The model after the passes.
+    pub module: Module,
+    /// What every pass did, in order.
+    pub passes: Vec<PassStats>,
+    /// What the user should know.
+    pub warnings: Diagnostics,
+}
+
+/// Takes the name of a pass and the text of the model after it.
+pub type Dump<'a> = dyn FnMut(&str, &str) + 'a;
+
+impl Compiler {
+    /// A compiler with these options, for any machine.
+    pub fn new(options: &CompileOptions) -> Self {
+        Self {
+            options: options.clone(),
+            target: None,
+        }
+    }
+
+    /// The same for a machine.
+    #[must_use]
+    pub fn target(mut self, target: &Target) -> Self {
+        self.target = Some(target.clone());
+        self
+    }
+
+    /// Runs all passes of the GRAPH level.
+    ///
+    /// # Errors
+    /// Passes that report an error, break a rule of the IR, or (if the options ask for validation)
+    /// change values; cancellation.
+    pub fn compile_graph(&self, module: &Module) -> Result<Compiled> {
+        self.compile_graph_with(module, None)
+    }
+
+    /// As [`compile_graph`](Self::compile_graph), giving `dump` the text after the passes that
+    /// [`CompileOptions::dump_after`] names.
+    ///
+    /// # Errors
+    /// As [`compile_graph`](Self::compile_graph).
+    pub fn compile_graph_with<'a>(
+        &'a self,
+        module: &Module,
+        dump: Option<&'a mut Dump<'a>>,
+    ) -> Result<Compiled> {
+        if let DumpAfter::Pass(name) = &self.options.dump_after {
+            find(name)?;
+        }
+        let passes = pipeline::GRAPH.iter().map(|step| step.pass);
+        self.run(module, passes.collect(), dump)
+    }
+
+    /// Runs the named passes in this order.
+    ///
+    /// # Errors
+    /// Unknown names; otherwise as [`compile_graph`](Self::compile_graph).
+    pub fn run_passes(&self, module: &Module, names: &[&str]) -> Result<Compiled> {
+        let passes = names.iter().map(|name| find(name));
+        self.run(module, passes.collect::<Result<_>>()?, None)
+    }
+
+    fn run<'a>(
+        &'a self,
+        module: &Module,
+        passes: Vec<&'static Pass<graph::Module>>,
+        dump: Option<&'a mut Dump<'a>>,
+    ) -> Result<Compiled> {
+        let options = &self.options;
+        let mut run = pass::Run::new(RunOptions {
+            verify: options.verify,
+            dump_after: options.dump_after.clone(),
+            dump,
+            fuel: options.fuel,
+            cancel: options.cancel.as_deref(),
+            machine: self.target.as_ref().map(Target::machine),
+            passes: PassOptions {
+                precision: options.precision,
+                keep_precision: options.keep_precision.clone(),
+                fold_bytes: options.fold_limit,
+                ..PassOptions::default()
+            },
+            validate: options.validate.map(|seed| Validation {
+                seed,
+                ..Validation::default()
+            }),
+        });
+        let graph = run
+            .graph(passes, module.graph().clone())
+            .map_err(|f| broken(*f))?;
+        let passes = run.stats.iter().map(|stats| PassStats {
+            pass: stats.pass,
+            changes: stats.changes,
+            time: stats.time,
+        });
+        Ok(Compiled {
+            module: module.with_graph(graph),
+            passes: passes.collect(),
+            warnings: run.warnings,
+        })
+    }
+}
+
+fn broken(failure: Failure) -> Error {
+    let error = Error::from(failure.diagnostics);
+    match failure.dump {
+        Some(dump) => error.with_dump(failure.pass, dump),
+        None => error,
+    }
+}
+
+fn find(name: &str) -> Result<&'static Pass<graph::Module>> {
+    pipeline::find(name).ok_or_else(|| {
+        let message = format!("there is no pass `{name}`");
+        let diagnostic = Diagnostic::input(codes::UNKNOWN_WORD, message);
+        let passes = pipeline::passes();
+        match closest(name, passes.iter().map(|p| p.name)) {
+            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+            None => diagnostic.help("`dojoc passes` lists all"),
+        }
+        .into()
+    })
+}
