@@ -12,7 +12,7 @@ use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
 use super::conv::add_bias;
 use super::sampling::{Beyond, Interpolation, Sampler};
-use super::shared::{along, const_extent, numbers, wide};
+use super::shared::{along, const_extent, limited, numbers, wide};
 use super::window::{Windows, kernel_of};
 
 pub(super) const OPS: &[OpEntry] = &[
@@ -52,6 +52,9 @@ fn grid_sample(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     let extents = extents(cx, x)?;
     let (dims, places) = (cx.dims(x), cx.dims(grid));
     let count = extents.len();
+    if count == 0 {
+        return Err(NodeError::invalid(format!("{} is no image", cx.ty(x))));
+    }
     if places.len() != count + 2 || !places[count + 1].is(count as u64) || places[0] != dims[0] {
         let message = format!("a grid {} for {}", cx.ty(grid), cx.ty(x));
         return Err(NodeError::invalid(message));
@@ -107,8 +110,7 @@ fn affine_grid(cx: &mut NodeCx<'_, '_>) -> NodeResult {
         let message = format!("maps {} for the size {size:?}", cx.ty(theta));
         return Err(NodeError::invalid(message));
     }
-    let points = extents.iter().try_fold(1u64, |n, e| n.checked_mul(*e));
-    let points = points.filter(|n| *n < 1 << 28).ok_or_else(bad_extent)?;
+    let points = limited(extents.iter().copied())?;
     let axes: Vec<Vec<f64>> = extents.iter().map(|e| centres(*e, align_corners)).collect();
     let mut values = vec![];
     for point in 0..points {
@@ -175,8 +177,9 @@ fn deform_conv(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     let out: Vec<u64> = (2..count + 2)
         .map(|axis| const_extent(cx, offset, axis))
         .collect::<NodeResult<_>>()?;
-    let taps: u64 = windows.kernel.iter().product();
-    let area: u64 = out.iter().product();
+    let taps = limited(windows.kernel.iter().copied())?;
+    let area = limited(out.iter().copied())?;
+    limited([taps, area])?;
     // The batch and the groups of offsets together.
     let batch = dims[0].mul(&Dim::Const(parts)).ok_or_else(bad_extent)?;
     let split = |tail: &[u64]| {
@@ -268,7 +271,7 @@ impl Regions {
         if !self.half_pixel {
             length = cx.with_scalar(BinaryFn::Max, length, 1.0)?;
         }
-        let count = bins * self.samples;
+        let count = limited([bins, self.samples])?;
         let parts = (0..count).map(|n| (n as f64 + 0.5) / count as f64);
         let parts = numbers(cx, dtype, &[1, count], parts);
         let steps = cx.binary(BinaryFn::Mul, length, parts)?;

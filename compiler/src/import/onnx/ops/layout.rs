@@ -11,7 +11,7 @@ use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
 use super::super::value::onnx_dtype;
-use super::shared::numbers;
+use super::shared::{const_extent, limited, numbers};
 
 pub(super) const OPS: &[OpEntry] = &[
     onnx("DepthToSpace", &[(1, depth_to_space)]),
@@ -157,6 +157,9 @@ fn pads(cx: &mut NodeCx<'_, '_>, rank: usize) -> NodeResult<Vec<(i64, i64)>> {
         let message = format!("{} pads for {} dims", given.len(), axes.len());
         return Err(NodeError::invalid(message));
     }
+    if given.iter().any(|pad| !(-1 << 40..=1 << 40).contains(pad)) {
+        return Err(bad_extent());
+    }
     let (low, high) = given.split_at(axes.len());
     let mut pads = vec![(0, 0); rank];
     for (index, axis) in axes.into_iter().enumerate() {
@@ -229,10 +232,11 @@ fn continued(
             phase.min(2 * last - phase)
         }
     };
-    let end = (last + 1).checked_add(high).filter(|end| *end >= -low);
-    let end = end
-        .filter(|end| end.saturating_add(low) < 1 << 32)
-        .ok_or_else(bad_extent)?;
+    let end = last.saturating_add(1).saturating_add(high);
+    let count = end
+        .checked_add(low)
+        .and_then(|count| u64::try_from(count).ok());
+    limited([count.ok_or_else(bad_extent)?])?;
     let places: Vec<i64> = (-low..end).map(index).collect();
     let places = cx.ints_constant(&places);
     cx.op(Gather { axis }, &[x, places])
@@ -293,7 +297,7 @@ fn center_crop_pad(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     }
     let (mut low, mut high) = (vec![0; rank], vec![0; rank]);
     for (axis, wanted) in axes.into_iter().zip(wanted) {
-        let extent = super::shared::const_extent(cx, x, axis)?;
+        let extent = const_extent(cx, x, axis)?;
         let extent = i64::try_from(extent).map_err(|_| bad_extent())?;
         // Truncation makes the first part the smaller one, whichever sign it has.
         let more = wanted

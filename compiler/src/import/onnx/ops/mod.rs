@@ -27,6 +27,8 @@ mod dynamic_slice;
 mod einsum;
 mod elementwise;
 mod flex_attention;
+#[cfg(test)]
+mod form_tests;
 mod grid;
 mod heads;
 mod layout;

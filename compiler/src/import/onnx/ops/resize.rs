@@ -11,12 +11,15 @@ use super::super::build::bad_extent;
 use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
-use super::shared::{const_extent, numbers, saturate, wide};
+use super::shared::{const_extent, limited, numbers, saturate, wide};
 
 pub(super) const OPS: &[OpEntry] = &[
     onnx("Resize", &[(10, resize_scales), (11, resize)]),
     onnx("Upsample", &[(7, upsample)]),
 ];
+
+/// Further away than any element.
+const FAR: f64 = 1e15;
 
 /// Where in the input an element of the output is.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -87,7 +90,7 @@ impl Resampling {
         match self.coordinates {
             Coordinates::HalfPixel => (x + 0.5) / scale - 0.5,
             Coordinates::HalfPixelForNearest => (x + 0.5) / scale,
-            Coordinates::PytorchHalfPixel if plan.output == 1 => -0.5,
+            Coordinates::PytorchHalfPixel if plan.output == 1 => 0.0,
             Coordinates::PytorchHalfPixel => (x + 0.5) / scale - 0.5,
             Coordinates::Asymmetric => x / scale,
             Coordinates::AlignCorners if exact == 1.0 => 0.0,
@@ -133,16 +136,19 @@ impl Resampling {
             Mode::Linear => 1.0,
             Mode::Cubic(_) => 2.0,
         };
-        let first = (-reach / stretch).floor() as i64 + 1;
+        let first = (-reach / stretch).floor() + 1.0;
+        let last = i64::try_from(plan.input).unwrap_or(0) - 1;
         let count = match self.mode {
             Mode::Nearest(_) => 1,
-            _ => (2 - 2 * first).max(2),
+            // Without a result there is no scale either.
+            _ if plan.output == 0 => 1,
+            _ => (2.0 - 2.0 * first) as u64,
         };
-        let size = i128::from(plan.output) * i128::from(count);
-        let last = i64::try_from(plan.input).unwrap_or(0) - 1;
-        if size >= 1 << 32 || last < 0 {
-            return Err(bad_extent());
+        limited([plan.output, count])?;
+        if last < 0 {
+            return Err(NodeError::invalid("there is nothing to interpolate"));
         }
+        let (first, count) = (first as i64, count as i64);
         let mut taps = Taps {
             indices: vec![],
             weights: vec![],
@@ -163,7 +169,8 @@ impl Resampling {
                 taps.indices.push((chosen as i64).clamp(0, last));
                 continue;
             }
-            let base = x.ceil() as i64 - 1;
+            // Beyond, all neighbours are the same element.
+            let base = x.ceil().clamp(-FAR, FAR) as i64 - 1;
             let places: Vec<i64> = (base + first..base + first + count).collect();
             let mut weights: Vec<f64> = places
                 .iter()

@@ -41,13 +41,35 @@ pub(super) fn numbers(
     cx.constant(Tensor::from_scalars(dtype, shape, scalars))
 }
 
+/// Largest number of elements of a constant that is computed at import.
+pub(super) const MAX_CONSTANT: u64 = 1 << 26;
+
+/// The product of extents, at most [`MAX_CONSTANT`].
+pub(super) fn limited(extents: impl IntoIterator<Item = u64>) -> NodeResult<u64> {
+    let mut product = 1u64;
+    for extent in extents {
+        product = product.saturating_mul(extent);
+    }
+    if product > MAX_CONSTANT {
+        let message = format!("a constant of {product} elements would have to be computed");
+        return Err(NodeError::unsupported(message).help(format!("at most {MAX_CONSTANT}")));
+    }
+    Ok(product)
+}
+
 /// The extent of a dim that must be a constant.
 pub(super) fn const_extent(cx: &NodeCx<'_, '_>, x: ValueId, axis: usize) -> NodeResult<u64> {
-    let dims = cx.dims(x);
-    dims[axis].as_const().ok_or_else(|| {
-        NodeError::unsupported(format!("dim {axis} is symbolic ({})", dims[axis]))
-            .help("give the dimension a fixed extent: --dim NAME=N")
-    })
+    match cx.dims(x).get(axis) {
+        Some(Dim::Const(extent)) => Ok(*extent),
+        Some(extent) => Err(
+            NodeError::unsupported(format!("dim {axis} is symbolic ({extent})"))
+                .help("give the dimension a fixed extent: --dim NAME=N"),
+        ),
+        None => Err(NodeError::invalid(format!(
+            "{} has no dim {axis}",
+            cx.ty(x)
+        ))),
+    }
 }
 
 /// A vector as a tensor of `rank` dims that lies along one of them.
@@ -58,15 +80,14 @@ pub(super) fn along(
     rank: usize,
 ) -> NodeResult<ValueId> {
     let mut shape = vec![Dim::Const(1); rank];
-    shape[axis] = match cx.dims(x).as_slice() {
-        [extent] => extent.clone(),
+    match (cx.dims(x).as_slice(), shape.get_mut(axis)) {
+        ([extent], Some(place)) => *place = extent.clone(),
+        ([_], None) => return Err(NodeError::invalid(format!("there is no dim {axis}"))),
         _ => {
-            return Err(NodeError::invalid(format!(
-                "expected a vector, found {}",
-                cx.ty(x)
-            )));
+            let message = format!("expected a vector, found {}", cx.ty(x));
+            return Err(NodeError::invalid(message));
         }
-    };
+    }
     cx.reshape(x, shape)
 }
 

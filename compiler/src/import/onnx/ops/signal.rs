@@ -13,7 +13,7 @@ use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
 use super::super::value::onnx_dtype;
-use super::shared::{const_extent, numbers, wide};
+use super::shared::{const_extent, limited, numbers, wide};
 
 pub(super) const OPS: &[OpEntry] = &[
     onnx("DFT", &[(17, dft)]),
@@ -187,6 +187,7 @@ fn stft(cx: &mut NodeCx<'_, '_>) -> NodeResult {
         return Err(NodeError::invalid(message));
     }
     let frames = 1 + (length - frame) / step;
+    limited([frames as u64, frame as u64])?;
     let places = (0..frames)
         .flat_map(|f| (0..frame).map(move |n| f * step + n))
         .collect();
@@ -258,9 +259,7 @@ fn mel_weight_matrix(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     }
     let (filters, rate) = (counts[0], counts[2] as f64);
     let bins = counts[1] / 2 + 1;
-    if bins * filters >= 1 << 28 {
-        return Err(bad_extent());
-    }
+    limited([bins, filters])?;
     let mel = |hertz: f64| 2595.0 * (hertz / 700.0).ln_1p() / std::f64::consts::LN_10;
     let (low, high) = (mel(edges[0]), mel(edges[1]));
     let step = (high - low) / (filters + 2) as f64;
