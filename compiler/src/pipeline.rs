@@ -30,6 +30,7 @@ pub const GRAPH: &[PipelineStep] = steps! {
     canonicalise: "one form of each node, before equal ones are sought",
     common_subexpressions: "a contraction that is used once more after merging may not take a normalisation",
     fold_batch_norm: "needs constant statistics; before precision, so that weights are scaled in f32",
+    dead_code: "contractions that were replaced should not be converted",
     precision: "after all that computes on weights; its conversions of constants are folded next",
     fold_constants: "converted weights, and constants that canonicalising uncovered",
     canonicalise: "conversions to and fro cancel; sums with folded constants are ordered",
@@ -37,20 +38,21 @@ pub const GRAPH: &[PipelineStep] = steps! {
     dead_code: "what the passes before left behind",
 };
 
-/// Every pass once, in the order of first use.
-pub fn passes() -> Vec<&'static Pass<Module>> {
-    let mut passes: Vec<&'static Pass<Module>> = vec![];
-    for step in GRAPH {
-        if passes.iter().all(|p| p.name != step.pass.name) {
-            passes.push(step.pass);
-        }
-    }
-    passes
+/// Every pass once, in the order of the alphabet.
+pub fn passes() -> &'static [&'static Pass<Module>] {
+    &[
+        &canonicalise::PASS,
+        &common_subexpressions::PASS,
+        &dead_code::PASS,
+        &fold_batch_norm::PASS,
+        &fold_constants::PASS,
+        &precision::PASS,
+    ]
 }
 
 /// The pass of a name.
 pub fn find(name: &str) -> Option<&'static Pass<Module>> {
-    passes().into_iter().find(|p| p.name == name)
+    passes().iter().copied().find(|p| p.name == name)
 }
 
 #[cfg(test)]
@@ -65,6 +67,15 @@ mod tests {
             assert!(pass.doc.ends_with('.'), "{}", pass.name);
             assert!(find(pass.name).is_some_and(|found| found.name == pass.name));
         }
+        assert!(passes().is_sorted_by_key(|pass| pass.name));
         assert!(find("no-such-pass").is_none());
+    }
+
+    #[test]
+    fn the_pipeline_has_every_pass() {
+        let mut used: Vec<&str> = GRAPH.iter().map(|step| step.pass.name).collect();
+        used.sort_unstable();
+        used.dedup();
+        assert!(used.into_iter().eq(passes().iter().map(|pass| pass.name)));
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Editor<'m> {
     forward: BTreeMap<ValueId, ValueId>,
     /// The values of weights and states.
     sources: BTreeMap<ValueDef, ValueId>,
+    /// How often every value was used before the edits.
+    uses: BTreeMap<ValueId, usize>,
     /// Nodes of the region being walked, so far.
     out: Vec<NodeId>,
     /// The region being walked.
@@ -68,9 +70,11 @@ impl<'m> Editor<'m> {
             }
         }
         let region = func.body();
+        let uses = uses(&func);
         Self {
             module,
             func,
+            uses,
             forward: BTreeMap::new(),
             sources,
             out: vec![],
@@ -155,6 +159,12 @@ impl<'m> Editor<'m> {
     /// The region being walked.
     pub fn region(&self) -> RegionId {
         self.region
+    }
+
+    /// How often a value was used before the edits, as operand or as result of a region; 0 for
+    /// values that are new.
+    pub fn uses(&self, value: ValueId) -> usize {
+        self.uses.get(&value).copied().unwrap_or(0)
     }
 
     /// The node and position of which a value is the result.
@@ -258,8 +268,7 @@ impl<'m> Editor<'m> {
     }
 }
 
-/// How often every value of a function is used: as operand, and as result of a region.
-pub(crate) fn uses(func: &Function) -> BTreeMap<ValueId, usize> {
+fn uses(func: &Function) -> BTreeMap<ValueId, usize> {
     let mut uses = BTreeMap::new();
     for node in func.walk() {
         for arg in &func.nodes[node].args {

@@ -14,7 +14,7 @@
 use dojoc_ir::diag::Diagnostics;
 use dojoc_ir::graph::Module;
 
-use super::edit::{rewrite, uses};
+use super::edit::rewrite;
 use crate::pass::{Effect, Pass, PassCx};
 use crate::rewrite::batch_norm;
 
@@ -28,7 +28,6 @@ pub const PASS: Pass<Module> = Pass {
 
 fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
     let limit = cx.options.fold_batch_norm_bytes;
-    let mut counts = None;
     rewrite(module, cx, &mut |e, node, cx| {
         let Some(norm) = batch_norm::affine(e, node) else {
             return Ok(None);
@@ -36,14 +35,7 @@ fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
         if !cx.spend() {
             return Ok(None);
         }
-        // Folding uses no value more often than before, so one count per function serves.
-        let function = e.func.name.clone();
-        let counts = match &mut counts {
-            Some((name, counts)) if *name == function => counts,
-            other => &mut other.insert((function, uses(&e.func))).1,
-        };
-        let used = |value| counts.get(&value).copied().unwrap_or(0);
-        let value = match batch_norm::producer(e, &norm, used, limit) {
+        let value = match batch_norm::producer(e, &norm, limit) {
             Some(producer) => batch_norm::fold(e, node, &norm, producer)?,
             None => batch_norm::expand(e, node, &norm)?,
         };

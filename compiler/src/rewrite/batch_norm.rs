@@ -81,14 +81,9 @@ fn scale(weight: &Tensor, factor: &[f64], channel: impl Fn(u64) -> u64) -> Tenso
 }
 
 /// The contraction whose result, used once, is normalised; `limit` bounds its weights in bytes.
-pub(crate) fn producer(
-    e: &Editor<'_>,
-    norm: &Affine,
-    uses: impl Fn(ValueId) -> usize,
-    limit: u64,
-) -> Option<Producer> {
+pub(crate) fn producer(e: &Editor<'_>, norm: &Affine, limit: u64) -> Option<Producer> {
     let constant = |value| as_constant(e.module, &e.func, value, limit);
-    if uses(norm.x) != 1 {
+    if e.uses(norm.x) != 1 {
         return None;
     }
     let mut made = norm.x;
@@ -99,7 +94,7 @@ pub(crate) fn producer(
         } else {
             (b, a)
         };
-        if e.func.ty(x) != e.func.ty(made) || uses(x) != 1 {
+        if e.func.ty(x) != e.func.ty(made) || e.uses(x) != 1 {
             return None;
         }
         bias = Some(per_channel(&constant(c)?, e.func.ty(made), norm.axis)?);
