@@ -232,7 +232,8 @@ fn bounded_difference(
         let allowed = 2.0 * (x - e).abs() + SLACK * slack;
         let same = y == e || (y.is_nan() && e.is_nan()) || y == x || (y.is_nan() && x.is_nan());
         // A bound that is no number allows nothing, so that no difference hides behind it.
-        if !same && !((y - e).abs() <= allowed) {
+        let within = (y - e).abs() <= allowed;
+        if !same && !within {
             return Some(format!(
                 "element {position} is {y}, {e} is expected and a difference of {allowed:e} allowed"
             ));
