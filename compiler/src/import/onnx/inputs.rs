@@ -116,7 +116,7 @@ impl<'m> Importer<'m> {
             for (dim, input, axis) in unbound {
                 diagnostic =
                     diagnostic.note(format!("`{dim}` is dimension {axis} of input `{input}`"));
-                flags.push(format!("--dim {dim}=N"));
+                flags.push(format!("--dim {dim}=EXTENT"));
             }
             flags.truncate(8);
             let help = format!("give each an extent or a bound (<=): {}", flags.join(" "));

@@ -166,7 +166,7 @@ fn extents_are_followed_as_expressions() {
         .output("d");
     let error = model.errors();
     assert!(
-        error.contains("D0314") && error.contains("--dim n=N"),
+        error.contains("D0314") && error.contains("--dim n=EXTENT"),
         "{error}"
     );
 
@@ -227,7 +227,7 @@ fn shapes_of_inputs_come_from_the_caller() {
         error.contains("`x.1` is dimension 1 of input `x`"),
         "{error}"
     );
-    assert!(error.contains("--dim n=N --dim x.1=N"), "{error}");
+    assert!(error.contains("--dim n=EXTENT --dim x.1=EXTENT"), "{error}");
 
     let with = |change: &dyn Fn(&mut ImportOptions)| {
         let mut model = model.clone();
