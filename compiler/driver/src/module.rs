@@ -105,7 +105,7 @@ impl Module {
 
     /// As [`from_path`](Self::from_path) for any source, for data at hand: dimensions that neither
     /// the model nor the options fix are those of `inputs`. If the model cannot be imported because
-    /// shapes depend on the values of integer inputs, these values are taken as constants
+    /// shapes depend on the values of small inputs, these values are taken as constants
     /// ([`specialized`](Self::specialized) names them).
     ///
     /// # Errors
@@ -322,21 +322,28 @@ fn import(files: &ModelFiles, options: &CompileOptions, inputs: &[NamedTensor]) 
     let unknown_values = [onnx::codes::NEEDS_CONSTANT, onnx::codes::NEEDS_BOUND];
     let mut specialized = vec![];
     if matches!(&result, Err(d) if has_code(d, &unknown_values)) {
-        let shape_like = inputs.iter().filter(|input| {
-            let class = input.tensor.dtype();
-            (class.is_int() || class == dojoc_ir::types::DType::Bool)
-                && input.tensor.len() <= SHAPE_LIKE
-        });
-        for input in shape_like {
-            if let Some(name) = &input.name {
-                let tensor = input.tensor.clone();
-                import.constant_inputs.insert(name.clone(), tensor);
-                specialized.push(name.clone());
+        let small = |input: &NamedTensor| input.tensor.len() <= SHAPE_LIKE;
+        let integer = |input: &NamedTensor| {
+            let dtype = input.tensor.dtype();
+            small(input) && (dtype.is_int() || dtype == dojoc_ir::types::DType::Bool)
+        };
+        let list = |input: &NamedTensor| small(input) && input.tensor.rank() <= 1;
+        // Extents and axes are integers; scales, depths and ratios are short lists of floats.
+        let attempts: [&dyn Fn(&NamedTensor) -> bool; 2] =
+            [&integer, &|input| integer(input) || list(input)];
+        for chosen in attempts {
+            let known = inputs.iter().filter(|input| chosen(input));
+            let known = known.filter_map(|i| Some((i.name.clone()?, i.tensor.clone())));
+            import.constant_inputs = known.collect();
+            if import.constant_inputs.is_empty() {
+                continue;
             }
-        }
-        if !specialized.is_empty() {
-            // The first failure is the one to show: it is about the model, not about this attempt.
-            result = run(&import).or(result);
+            if let Ok(imported) = run(&import) {
+                specialized = import.constant_inputs.keys().cloned().collect();
+                result = Ok(imported);
+                break;
+            }
+            // The first failure is the one to show: it is about the model, not about an attempt.
         }
     }
     let imported = result?;
