@@ -93,7 +93,7 @@ pub fn compare(found: &Tensor, reference: &Tensor, criterion: Criterion) -> Comp
             outside.add(index, x, y);
         }
     }
-    let mut mismatch = outside.describe(found.shape(), a.len());
+    let mut mismatch = outside.describe(found);
     if let Criterion::Relative(tol) = criterion
         && mismatch.is_none()
         && max_abs > tol * scale
@@ -132,7 +132,7 @@ fn compare_exactly(found: &Tensor, reference: &Tensor) -> Comparison {
     Comparison {
         max_abs,
         scale,
-        mismatch: outside.describe(found.shape(), found.len()),
+        mismatch: outside.describe(found),
     }
 }
 
@@ -149,12 +149,20 @@ impl Outside {
         self.first.get_or_insert((index, found, reference));
     }
 
-    fn describe(&self, shape: &[u64], len: usize) -> Option<String> {
+    fn describe(&self, tensor: &Tensor) -> Option<String> {
         let (index, found, reference) = self.first?;
-        let place = dojoc_ir::tensor::unravel(index as u64, shape);
-        let count = self.count;
+        let place = dojoc_ir::tensor::unravel(index as u64, tensor.shape());
+        // The shortest decimals that mean the same element.
+        let show = |x: f64| match tensor.dtype() {
+            DType::F16 | DType::Bf16 | DType::F32 => (x as f32).to_string(),
+            _ => x.to_string(),
+        };
         Some(format!(
-            "{count} of {len} elements differ, first at {place:?}: {found}, the reference has {reference}"
+            "{} of {} elements differ, first at {place:?}: {}, the reference has {}",
+            self.count,
+            tensor.len(),
+            show(found),
+            show(reference)
         ))
     }
 }

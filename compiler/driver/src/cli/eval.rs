@@ -172,7 +172,8 @@ fn assign(signature: &Signature, loaded: Vec<Loaded>) -> Result<Vec<(Arc<str>, T
     };
     let mut inputs: Vec<(Arc<str>, Tensor)> = vec![];
     let mut by_position = vec![];
-    let bulk = loaded.iter().any(|l| l.bulk);
+    let bulk = loaded.iter().filter(|l| l.bulk);
+    let names: Vec<String> = bulk.filter_map(|l| l.hint.clone()).collect();
     for loaded in loaded {
         let hinted = loaded.hint.as_deref().and_then(known);
         match (loaded.name, hinted) {
@@ -196,8 +197,12 @@ fn assign(signature: &Signature, loaded: Vec<Loaded>) -> Result<Vec<(Arc<str>, T
         };
         inputs.push((port.name.clone(), tensor));
     }
-    if bulk && inputs.is_empty() {
-        let message = "no array of the files has the name of an input".to_owned();
+    if !names.is_empty() && inputs.is_empty() {
+        let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
+        let message = format!(
+            "no array has the name of an input: there are {}",
+            names.join(", ")
+        );
         return Err(bad_inputs(message, signature));
     }
     Ok(inputs)
@@ -207,8 +212,11 @@ fn bad_inputs(message: String, signature: &Signature) -> Error {
     let inputs = signature.inputs.iter();
     let inputs: Vec<String> = inputs.map(|p| format!("`{}` : {}", p.name, p.ty)).collect();
     let diagnostic = Diagnostic::input(codes::BAD_INPUTS, message);
+    let inputs = inputs.join(", ");
     diagnostic
-        .help(format!("the inputs are {}", inputs.join(", ")))
+        .help(format!(
+            "the inputs are {inputs}; --input INPUT=FILE.npz:ARRAY takes one array"
+        ))
         .into()
 }
 

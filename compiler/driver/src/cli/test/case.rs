@@ -11,6 +11,7 @@ use dojoc::{
     Code, CompileOptions, Compiler, Criterion, Diagnostic, Error, Evaluator, Kind, Module,
     NamedTensor, Result, Source, Tensor, codes, compare,
 };
+use dojoc_compiler::import::onnx;
 use dojoc_compiler::io::onnx_tensor::read_tensor_file;
 use dojoc_compiler::io::{IoError, code as io_code};
 use walkdir::WalkDir;
@@ -319,7 +320,16 @@ impl Case {
                 });
             }
         };
-        let module = read(&inputs)?;
+        let module = read(&inputs).map_err(|error| {
+            let without_shapes = error.code().0 == onnx::codes::UNBOUND_DIM;
+            match inputs.is_empty() && without_shapes {
+                true => {
+                    let message = "there is no input_0.pb, but the model has inputs";
+                    Problem::failed(codes::BAD_CASE, message)
+                }
+                false => Problem::from(error),
+            }
+        })?;
         compared.specialized = module.specialized().to_vec();
         let references = tensors(set, "output")?;
         let module = match options.level {
