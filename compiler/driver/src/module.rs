@@ -1,5 +1,6 @@
 //! Models: read from files or text, printed, verified, asked for their signatures.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -357,9 +358,9 @@ fn import(files: &ModelFiles, options: &CompileOptions, inputs: &[NamedTensor]) 
     Ok(module)
 }
 
-/// Gives external weights of a text their bytes, and returns why some have none.
+/// Gives external weights of a text their bytes, and returns why some have none: a problem a file.
 fn load_weights(graph: &mut graph::Module, files: &ModelFiles) -> Diagnostics {
-    let mut missing = Diagnostics::default();
+    let mut missing = BTreeMap::<Arc<str>, (Diagnostic, usize)>::new();
     for (_, weight) in graph.weights.iter_mut() {
         let WeightSource::External {
             file,
@@ -378,8 +379,17 @@ fn load_weights(graph: &mut graph::Module, files: &ModelFiles) -> Diagnostics {
             }
             // The verifier reports extents that are not constant.
             (Ok(_), None) => {}
-            (Err(error), _) => missing.push(io_diagnostic(&error)),
+            (Err(error), _) => {
+                let first = || (io_diagnostic(&error), 0);
+                missing.entry(file.clone()).or_insert_with(first).1 += 1;
+            }
         }
     }
-    missing
+    let missing = missing
+        .into_iter()
+        .map(|(file, (diagnostic, count))| match count {
+            1 => diagnostic,
+            _ => diagnostic.note(format!("{count} weights are in `{file}`")),
+        });
+    Diagnostics(missing.collect())
 }

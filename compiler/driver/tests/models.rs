@@ -349,3 +349,32 @@ fn mistakes_in_text_are_shown_in_their_line() {
     assert!(!codes.is_empty());
     assert_eq!(ran.code, 1);
 }
+
+#[test]
+fn weights_of_a_text_lie_beside_it() {
+    let lab = Lab::new();
+    let text = "dojo graph 1 module @m {
+        weight @a : f32[1] = external(\"w.bin\", 0, 4)
+        weight @b : f32[1] = external(\"w.bin\", 4, 4)
+        func @main() -> (%y : f32[1]) { %y = add @a, @b : f32[1] return %y } }";
+    lab.write("m.dojo", text);
+    let err = lab.run(&["eval", "m.dojo"]).fails(1);
+    assert!(err.contains("2 weights are in `w.bin`"), "{err}");
+    assert_eq!(
+        err.matches("error").count(),
+        1 + err.matches("os error").count(),
+        "{err}"
+    );
+    lab.write("w.bin", [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat());
+    assert!(lab.run(&["eval", "m.dojo"]).ok().contains("[3]"));
+    std::fs::create_dir(lab.path("else")).unwrap();
+    let args = ["compile", "m.dojo", "--emit", "import", "-o", "else/m.dojo"];
+    let ran = lab.run(&args);
+    assert!(
+        ran.err.contains("must be beside else/m.dojo"),
+        "{}",
+        ran.err
+    );
+    lab.write("w.bin", [0; 4]);
+    assert!(lab.run(&["eval", "m.dojo"]).fails(1).contains("D0513"));
+}

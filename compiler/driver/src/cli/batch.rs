@@ -1,20 +1,37 @@
 //! Runs data with more rows than the model's batch, batch by batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use dojoc::{Error, Evaluator, NamedTensors, Result, Run, Signature, Tensor, codes};
+use dojoc::{Error, Evaluator, NamedTensors, Result, Run, Signature, Tensor, Type, codes};
 use dojoc_ir::diag::Diagnostic;
 use indicatif::ProgressBar;
 
 /// How data is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
     /// Rows of the data.
     pub rows: u64,
     /// Rows of a batch.
     pub batch: u64,
+    /// The inputs that are cut; the others are the same for every batch.
+    inputs: BTreeSet<Arc<str>>,
+}
+
+/// Rows of a batch, if data of `shape` has to be cut for an input of type `declared`: where only the
+/// first extents differ, or the data has more rows than a bounded extent allows.
+fn batch_of(declared: &Type, shape: &[u64]) -> Option<u64> {
+    let ([first, tail @ ..], [rows, rest @ ..]) = (declared.dims(), shape) else {
+        return None;
+    };
+    let tail: Option<Vec<u64>> = tail.iter().map(|dim| dim.as_const()).collect();
+    let fits = match first.as_const() {
+        Some(batch) => batch == *rows,
+        None => *rows <= first.max_extent(),
+    };
+    let batch = first.max_extent();
+    (!fits && batch > 0 && tail.as_deref() == Some(rest)).then_some(batch)
 }
 
 /// How the inputs have to be cut; `None` if they fit as they are (or not at all).
@@ -22,46 +39,38 @@ pub struct Batches {
 /// # Errors
 /// When they would have to be cut in different ways.
 pub fn plan(signature: &Signature, inputs: &[(Arc<str>, Tensor)]) -> Result<Option<Batches>> {
-    let mut plan: Option<(Batches, &str)> = None;
+    let mut plan: Option<Batches> = None;
     for (name, tensor) in inputs {
         let Some(port) = signature.inputs.iter().find(|p| p.name == *name) else {
             continue;
         };
-        let Some(declared) = port.ty.shape.as_const() else {
+        let Some(batch) = batch_of(&port.ty, tensor.shape()) else {
             continue;
         };
-        let ([batch, tail @ ..], [rows, rest @ ..]) = (&declared[..], tensor.shape()) else {
-            continue;
-        };
-        if tail != rest || batch == rows || *batch == 0 {
-            continue;
+        let rows = tensor.shape()[0];
+        let plan = plan.get_or_insert_with(|| Batches {
+            rows,
+            batch,
+            inputs: BTreeSet::new(),
+        });
+        if (plan.rows, plan.batch) != (rows, batch) {
+            let message = format!(
+                "input `{name}` has {rows} rows for batches of {batch}, another has {} for {}",
+                plan.rows, plan.batch
+            );
+            return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
         }
-        let (rows, batch) = (*rows, *batch);
-        let this = Batches { rows, batch };
-        match plan {
-            Some((first, other)) if first != this => {
-                let message = format!(
-                    "input `{name}` has {rows} rows for batches of {batch}, input `{other}` has {} \
-                     for {}",
-                    first.rows, first.batch
-                );
-                return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
-            }
-            _ => plan = Some((this, name)),
-        }
+        plan.inputs.insert(name.clone());
     }
-    let Some((plan, name)) = plan else {
-        return Ok(None);
-    };
-    if plan.rows == 0 {
-        let message = format!("the data for input `{name}` has no rows");
+    if plan.as_ref().is_some_and(|plan| plan.rows == 0) {
+        let message = "the data has no rows";
         return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
     }
-    Ok(Some(plan))
+    Ok(plan)
 }
 
 /// Rows `start..start + batch` of a tensor; behind its end the last row again.
-fn rows(tensor: &Tensor, start: u64, plan: Batches) -> Tensor {
+fn rows(tensor: &Tensor, start: u64, plan: &Batches) -> Tensor {
     let row = tensor.bytes().len() / plan.rows as usize;
     let begin = start as usize * row;
     let end = tensor.bytes().len().min(begin + plan.batch as usize * row);
@@ -95,7 +104,7 @@ impl Joined {
     }
 
     /// The whole tensors, and the names of those that are not made of rows.
-    fn finish(self, plan: Batches) -> (NamedTensors, Vec<Arc<str>>) {
+    fn finish(self, plan: &Batches) -> (NamedTensors, Vec<Arc<str>>) {
         let mut whole = vec![];
         let mut odd = vec![];
         for name in self.names {
@@ -109,7 +118,7 @@ impl Joined {
     }
 }
 
-fn join(pieces: &[Tensor], plan: Batches) -> Option<Tensor> {
+fn join(pieces: &[Tensor], plan: &Batches) -> Option<Tensor> {
     let first = pieces.first()?;
     let same = |t: &Tensor| t.shape() == first.shape() && t.dtype() == first.dtype();
     if first.shape().first() != Some(&plan.batch) || !pieces.iter().all(same) {
@@ -134,22 +143,16 @@ fn join(pieces: &[Tensor], plan: Batches) -> Option<Tensor> {
 pub fn run(
     evaluator: &mut Evaluator,
     inputs: &[(Arc<str>, Tensor)],
-    signature: &Signature,
-    plan: Batches,
+    plan: &Batches,
     progress: &ProgressBar,
 ) -> Result<(Run, Vec<Arc<str>>)> {
-    let is_cut = |name: &str, tensor: &Tensor| {
-        let port = signature.inputs.iter().find(|p| &*p.name == name);
-        let declared = port.and_then(|p| p.ty.shape.as_const());
-        declared.is_some_and(|shape| shape != tensor.shape())
-    };
     let (mut outputs, mut probes) = (Joined::default(), Joined::default());
     progress.set_length(plan.rows.div_ceil(plan.batch));
     let mut start = 0;
     while start < plan.rows {
         let batch: Vec<(&str, Tensor)> = inputs
             .iter()
-            .map(|(name, tensor)| match is_cut(name, tensor) {
+            .map(|(name, tensor)| match plan.inputs.contains(name) {
                 true => (&**name, rows(tensor, start, plan)),
                 false => (&**name, tensor.clone()),
             })
@@ -180,11 +183,18 @@ pub fn not_joined(name: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use dojoc::{DType, Shape};
+    use dojoc_ir::dim::Dim;
+
     use super::*;
 
     #[test]
     fn rows_are_cut_padded_and_joined() {
-        let plan = Batches { rows: 3, batch: 2 };
+        let plan = &Batches {
+            rows: 3,
+            batch: 2,
+            inputs: BTreeSet::new(),
+        };
         let data = Tensor::from_vec(&[3, 2], vec![1i32, 2, 3, 4, 5, 6]);
         let first = rows(&data, 0, plan);
         let last = rows(&data, 2, plan);
@@ -193,5 +203,18 @@ mod tests {
         assert_eq!(join(&[first.clone(), last], plan), Some(data));
         let scalar = Tensor::from_vec(&[], vec![1i32]);
         assert_eq!(join(&[scalar], plan), None);
+    }
+
+    #[test]
+    fn data_is_cut_where_it_does_not_fit() {
+        let fixed = Type::of(DType::F32, &[2, 3]);
+        let n = Dim::symbol("n", 4);
+        let bounded = Type::new(DType::F32, Shape::new([n, Dim::Const(3)]));
+        assert_eq!(batch_of(&fixed, &[2, 3]), None);
+        assert_eq!(batch_of(&fixed, &[1, 3]), Some(2));
+        assert_eq!(batch_of(&fixed, &[9, 3]), Some(2));
+        assert_eq!(batch_of(&fixed, &[9, 4]), None);
+        assert_eq!(batch_of(&bounded, &[3, 3]), None);
+        assert_eq!(batch_of(&bounded, &[5, 3]), Some(4));
     }
 }

@@ -1,13 +1,16 @@
 //! `dojoc compile`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dojoc::{Compiler, Diagnostic, DumpAfter, Kind, codes};
+use dojoc::{Compiler, Diagnostic, DumpAfter, Kind, Module, codes};
 use dojoc_compiler::io::IoError;
 use dojoc_compiler::io::atomic::write_bytes_atomic;
 
-use super::args::{ModelArgs, PassArgs, read_model};
+use dojoc_ir::graph::WeightSource;
+
+use super::args::{ModelArgs, PassArgs, is_dash, read_model};
 use super::{Context, Outcome, console};
 
 /// Arguments of `dojoc compile`.
@@ -76,6 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let module = read_model(&args.model, &options, &[])?;
     context.console.warnings(module.warnings());
     if args.emit == Emit::Import {
+        note_weights(args, &module, context);
         return console::write(&args.output, &module.print());
     }
     let mut dumps = Dumps::new(args);
@@ -87,7 +91,32 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let compiled = compiled?;
     context.console.compiled(&compiled);
+    note_weights(args, &compiled.module, context);
     console::write(&args.output, &compiled.module.print())
+}
+
+/// Weights stay in the model's files, which are looked up beside the text.
+fn note_weights(args: &Args, module: &Module, context: &Context) {
+    let folder = |path: &Path| {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        std::fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()
+    };
+    if is_dash(&args.output) || folder(&args.output) == folder(&args.model) {
+        return;
+    }
+    let weights = module.graph().weights.values();
+    let files: BTreeSet<&str> = weights
+        .filter_map(|weight| match &weight.source {
+            WeightSource::External { file, .. } => Some(&**file),
+            WeightSource::Inline => None,
+        })
+        .collect();
+    if !files.is_empty() {
+        let files = Vec::from_iter(files).join("`, `");
+        let output = args.output.display();
+        let text = format!("weights stay in `{files}`, which must be beside {output} to run it");
+        context.console.note(&text);
+    }
 }
 
 /// Writes dumps and remembers the first failure, since a pass cannot be told of it.

@@ -100,8 +100,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut result = (Run::default(), vec![]);
     for _ in 0..args.repeat {
         let start = Instant::now();
-        result = match plan {
-            Some(plan) => batch::run(&mut evaluator, &inputs, &signature, plan, &progress)?,
+        result = match &plan {
+            Some(plan) => batch::run(&mut evaluator, &inputs, plan, &progress)?,
             None => {
                 let views: Vec<_> = inputs.iter().map(|(n, t)| (&**n, t.into())).collect();
                 (evaluator.run(&views)?, vec![])
