@@ -125,3 +125,30 @@ fn malformed_cases_fail_by_code() {
     std::fs::create_dir(lab.path("empty")).unwrap();
     assert!(lab.run(&["test", "empty"]).fails(1).contains("D0958"));
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_a_run_with_130() {
+    let lab = Lab::new();
+    lab.write(
+        "forever.dojo",
+        "dojo graph 1 module @m { state @s : i64[] = zeros func @main() -> (%n : i64[] aliases @s) {
+           %one = full {dtype = i64, shape = [], value = 1} : i64[]
+           %n = add @s, %one : i64[]
+           return %n } }",
+    );
+    let args = ["eval", "forever.dojo", "--repeat", "4000000000", "-v"];
+    let mut child = support::command(&lab.path("."), &args)
+        .spawn()
+        .expect("it starts");
+    let mut first = [0];
+    let err = child.stderr.as_mut().expect("it is piped");
+    std::io::Read::read_exact(err, &mut first).expect("it says something about its first run");
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.is_ok_and(|status| status.success()));
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("D0304"));
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use dojoc::{Diagnostic, Kind, codes};
+use dojoc::{Code, Diagnostic, Kind, codes};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::json;
@@ -218,6 +218,10 @@ fn run_all(
             return;
         }
         let report = case.run(&options);
+        // A case that was stopped has not failed.
+        if report.code == Some(Code(dojoc_ir::codes::CANCELLED)) {
+            return;
+        }
         let printer = printer.lock();
         printer
             .unwrap_or_else(std::sync::PoisonError::into_inner)
