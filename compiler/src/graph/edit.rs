@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc};
 use dojoc_ir::graph::{
     Function, Module, Node, NodeId, RegionId, Value, ValueDef, ValueId, Weight, WeightId,
+    WeightSource,
 };
 use dojoc_ir::ops::{Op, TypeError};
 use dojoc_ir::scalar::Scalar;
@@ -241,6 +242,30 @@ impl<'m> Editor<'m> {
 
     /// Adds an inline weight, under a name like `name` that nothing else has.
     pub fn add_weight(&mut self, name: &str, tensor: Tensor) -> ValueId {
+        self.push_weight(name, Weight::inline("", tensor))
+    }
+
+    /// Adds the weight of a value under other extents, which is the same place in the same file.
+    /// `None` if the value is not a weight in a file.
+    pub fn add_view(&mut self, name: &str, value: ValueId, ty: &Type) -> Option<ValueId> {
+        let ValueDef::Weight(weight) = self.func.values[value].def else {
+            return None;
+        };
+        let Weight { source, data, .. } = &self.module.weights[weight];
+        let shape = ty.shape.as_const()?;
+        if *source == WeightSource::Inline {
+            return None;
+        }
+        let view = Weight {
+            name: "".into(),
+            ty: ty.clone(),
+            source: source.clone(),
+            data: data.as_ref().map(|data| data.reshape(&shape)),
+        };
+        Some(self.push_weight(name, view))
+    }
+
+    fn push_weight(&mut self, name: &str, weight: Weight) -> ValueId {
         let taken =
             |name: &str| self.module.weight(name).is_some() || self.module.state(name).is_some();
         let mut unique = name.to_owned();
@@ -249,7 +274,8 @@ impl<'m> Editor<'m> {
             count += 1;
             unique = format!("{name}.{count}");
         }
-        let weight = self.module.weights.push(Weight::inline(unique, tensor));
+        let name = unique.into();
+        let weight = self.module.weights.push(Weight { name, ..weight });
         self.weight(weight)
     }
 

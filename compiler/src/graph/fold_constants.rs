@@ -4,7 +4,8 @@
 //! without operands and of known extents.
 //!
 //! A node with operands that are all constant is evaluated with its own `eval`. A result whose
-//! elements are all equal becomes `full`, any other an inline weight under the result's name. Random
+//! elements are all equal becomes `full`, any other an inline weight under the result's name. A
+//! reshape of a weight in a file becomes a weight at the same place, whatever its size. Random
 //! bits are not folded: what is random stays the business of the run. Nodes with regions stay, and
 //! so do nodes whose evaluation fails: the run reports it. The options bound the size of a result,
 //! of the operands of one node, and of all results.
@@ -14,7 +15,7 @@
 
 use dojoc_ir::access::{Access, Expr, Tiling};
 use dojoc_ir::diag::Diagnostics;
-use dojoc_ir::graph::{Module, NodeId, ValueId};
+use dojoc_ir::graph::{Module, NodeId, ValueDef, ValueId, WeightSource};
 use dojoc_ir::ops::{EvalCx, EvalError, Op};
 use dojoc_ir::tensor::Tensor;
 use dojoc_ir::types::{Class, Type};
@@ -35,6 +36,9 @@ fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
     let options = cx.options;
     let mut left = options.fold_total_bytes;
     rewrite(module, cx, &mut |e, node, cx| {
+        if let Some(value) = view(e, node, cx) {
+            return Ok(Some(vec![value]));
+        }
         let Some(results) = evaluate(e, node, options, left) else {
             return Ok(None);
         };
@@ -49,6 +53,25 @@ fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
         }
         Ok(Some(new))
     })
+}
+
+/// The weight that a reshape of a weight in a file is: the same place under other extents.
+fn view(e: &mut Editor<'_>, node: NodeId, cx: &mut PassCx<'_>) -> Option<ValueId> {
+    let data = &e.func.nodes[node];
+    let ([arg], [result]) = (&data.args[..], &data.results[..]) else {
+        return None;
+    };
+    let (arg, result) = (*arg, *result);
+    let (from, to) = (e.func.ty(arg).clone(), e.func.ty(result).clone());
+    let ValueDef::Weight(weight) = e.func.values[arg].def else {
+        return None;
+    };
+    let in_file = e.module.weights[weight].source != WeightSource::Inline;
+    if !in_file || !matches!(data.op.tiling(&[from]), Tiling::View(_)) || !cx.spend() {
+        return None;
+    }
+    let name = e.name_for(result);
+    e.add_view(&name, arg, &to)
 }
 
 /// The results of a node, if it can be folded.
