@@ -89,6 +89,10 @@ fn run_cases(dir: &Path) -> Result<Results, Box<dyn Error>> {
         .output()
         .map_err(|e| format!("{}: {e}", dojoc.display()))?;
     let mut results = Results::new();
+    let folder = dir
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    let prefix = format!("{}/", folder.unwrap_or_default());
     for line in String::from_utf8(output.stdout)?.lines() {
         let Ok(object) = serde_json::from_str::<Value>(line) else {
             continue;
@@ -98,7 +102,6 @@ fn run_cases(dir: &Path) -> Result<Results, Box<dyn Error>> {
         if case.is_empty() {
             continue;
         }
-        let prefix = format!("{}/", dir.display());
         let case = case.strip_prefix(&prefix).unwrap_or(case);
         let result = format!("{} {}", text("status"), text("code"));
         results.insert(case.to_owned(), result.trim().to_owned());

@@ -2,15 +2,15 @@
 //!
 //! - The file and its external data are memory-mapped; constants become weights that refer to the
 //!   map. Nothing is read of a weight unless its values decide a shape.
-//! - Every node goes to the handler of its operator ([`table`], `ops/`). Where all operands are
+//! - Every node goes to the handler of its operator (`table.rs`, `ops/`). Where all operands are
 //!   small constants the nodes that a handler builds are evaluated instead, so that shape
 //!   arithmetic disappears; arithmetic on symbolic extents is followed as expressions
-//!   ([`symbolic`]).
+//!   (`symbolic.rs`).
 //! - Functions of the model are expanded where they are called; graphs of If, Loop and Scan become
-//!   isolated regions ([`subgraph`]).
+//!   isolated regions (`subgraph.rs`).
 //! - All problems are collected and reported together, grouped by cause, with the codes of
 //!   [`codes`]. A node whose operand failed is skipped silently.
-//! - At the end everything that no output depends on is dropped ([`sweep`]).
+//! - At the end everything that no output depends on is dropped (`sweep.rs`).
 
 mod attrs;
 mod build;

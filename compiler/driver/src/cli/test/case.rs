@@ -336,6 +336,10 @@ impl Case {
             Level::Import => module,
             _ => Compiler::new(&compile).compile_graph(&module)?.module,
         };
+        if !reads_back(&module) {
+            let message = "the text form of the module does not read back as the same module";
+            return Err(Problem::failed(codes::INTERNAL, message));
+        }
         let signature = module.signature(None)?;
         if signature.inputs.len() != inputs.len() {
             let message = format!(
@@ -378,6 +382,13 @@ impl Case {
             references: references.collect(),
         })
     }
+}
+
+/// Whether the text form of a module reads back as the same module: every case also tests that.
+fn reads_back(module: &Module) -> bool {
+    let text = module.print();
+    let again = dojoc_ir::graph::parse(&text);
+    again.is_ok_and(|(again, _)| again == module.graph().compacted() && again.to_string() == text)
 }
 
 /// The tensors `input_K.pb` or `output_K.pb` of a data set, by K.
