@@ -375,6 +375,7 @@ impl Generator {
                     pad: vec![(1, 0); spatial],
                     dilation: vec![1; spatial],
                     groups: 1,
+                    out: None,
                 };
                 let y = self.b.op(conv, &[x, w])?;
                 self.normalised(y)

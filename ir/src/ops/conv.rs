@@ -4,6 +4,7 @@ use super::arith::{Arithmetic, add_scaled_gather, narrowed, widened, with_arithm
 use super::conv_parts::{Counts, Loops, Nest, Parts, read_within, refused, sum_of_products};
 use super::conv_transpose::ConvTranspose;
 use super::conv_weight_grad::ConvWeightGrad;
+use super::dot::{convert, result_dtype};
 use super::window::Windows;
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, TypeError, arity};
 use crate::access::{Affine, LoopDim, Read, Tiling, Write};
@@ -32,6 +33,8 @@ op_struct! {
         dilation: Vec<u64>,
         /// Number of groups; each sees its own channels of x and makes its own channels of y.
         groups: u64,
+        /// Element type of the result, that of the operands if absent; 16-bit floats may give f32.
+        out: Option<DType>,
     }
 }
 
@@ -42,6 +45,7 @@ impl Conv {
             pad,
             dilation,
             groups,
+            ..
         } = self;
         Parts::forward(
             Windows {
@@ -61,13 +65,16 @@ impl OpDef for Conv {
 
     fn infer(&self, args: &[Type], _regions: &[RegionType]) -> Result<Vec<Type>, TypeError> {
         let [x, w] = arity(args)?;
-        Ok(vec![self.parts(x, w)?.y_type(x.dtype)?])
+        let out = result_dtype(self.out, x.dtype)?;
+        Ok(vec![self.parts(x, w)?.y_type(out)?])
     }
 
     fn eval(&self, args: &[Tensor], _cx: &mut EvalCx<'_>) -> Result<Vec<Tensor>, EvalError> {
         let (x, w) = (&args[0], &args[1]);
         let parts = self.parts(&x.ty(), &w.ty()).map_err(refused)?;
-        let ty = parts.y_type(x.dtype()).map_err(refused)?;
+        let ty = parts
+            .y_type(self.out.unwrap_or(x.dtype()))
+            .map_err(refused)?;
         let counts = parts.counts()?;
         let shape = ty.shape.as_const().unwrap_or_default();
         let y = with_arithmetic!(x.dtype(), T => {
@@ -78,7 +85,9 @@ impl OpDef for Conv {
 
     fn tiling(&self, args: &[Type]) -> Tiling {
         let (x, w) = (&args[0], &args[1]);
-        let typed = self.parts(x, w).and_then(|p| Ok((p.y_type(x.dtype)?, p)));
+        let typed = self
+            .parts(x, w)
+            .and_then(|p| Ok((p.y_type(self.out.unwrap_or(x.dtype))?, p)));
         let (ty, parts) = typed.expect("the shape rule accepted the operands");
         let mut nest = Nest::default();
         let n = nest.push(LoopDim::parallel("n", parts.batch.clone()));
@@ -105,14 +114,16 @@ impl OpDef for Conv {
     }
 
     fn grad(&self, cx: &mut GradCx<'_>) -> Result<Grads, NoGrad> {
-        let (x, w, dy) = (cx.args[0], cx.args[1], cx.cotangents[0]);
+        let (x, w) = (cx.args[0], cx.args[1]);
         let (x_ty, w_ty) = (cx.b.ty(x).clone(), cx.b.ty(w).clone());
+        let dy = convert(cx.b, cx.cotangents[0], x_ty.dtype)?;
         let parts = self.parts(&x_ty, &w_ty)?;
         let Self {
             stride,
             pad,
             dilation,
             groups,
+            ..
         } = self.clone();
         let to_x = ConvTranspose {
             stride: stride.clone(),
@@ -139,10 +150,21 @@ impl OpDef for Conv {
     }
 
     fn samples() -> Vec<Sample> {
-        geometries()
+        let mut samples: Vec<Sample> = geometries()
             .into_iter()
             .map(|(op, dtype, x, w)| Sample::new(op, &[Type::of(dtype, &x), Type::of(dtype, &w)]))
-            .collect()
+            .collect();
+        for (op, dtype, x, w) in geometries().into_iter().take(2) {
+            let op = Conv {
+                out: Some(DType::F32),
+                ..op
+            };
+            for dtype in [dtype, DType::Bf16] {
+                let args = [Type::of(dtype, &x), Type::of(dtype, &w)];
+                samples.push(Sample::new(op.clone(), &args));
+            }
+        }
+        samples
     }
 }
 
@@ -153,6 +175,7 @@ pub(crate) fn geometries() -> Vec<(Conv, DType, Vec<u64>, Vec<u64>)> {
         pad: pad.into(),
         dilation: dilation.into(),
         groups,
+        out: None,
     };
     let same = || conv(&[1, 1], &[(1, 1), (1, 1)], &[1, 1], 1);
     let f32s = |op: Conv, x: &[u64], w: &[u64]| (op, DType::F32, x.to_vec(), w.to_vec());
@@ -317,6 +340,7 @@ mod tests {
             pad: vec![(1, 1)],
             dilation: vec![1],
             groups: 1,
+            out: None,
         };
         let x = Tensor::from_vec(&[1, 1, 2], vec![1f32, 2.0]);
         let w = Tensor::from_vec(&[1, 1, 3], vec![f32::INFINITY, 1.0, 10.0]);
@@ -331,6 +355,7 @@ mod tests {
             pad: vec![(1, 0), (0, 1)],
             dilation: vec![1, 2],
             groups: 2,
+            out: None,
         };
         let (x_shape, w_shape) = ([2u64, 4, 5, 4], [4u64, 2, 2, 2]);
         let x = rough(&Type::of(DType::F32, &x_shape)).convert(DType::F64);
@@ -359,6 +384,7 @@ mod tests {
             pad: vec![(0, 0); stride.len()],
             dilation: vec![1; stride.len()],
             groups,
+            out: None,
         };
         let x = Type::of(DType::F32, &[2, 4, 9]);
         let refused = |op: Conv, w: Type| op.infer(&[x.clone(), w], &[]).is_err();
@@ -400,6 +426,7 @@ mod tests {
             pad: vec![(1, 1)],
             dilation: vec![1],
             groups: 1,
+            out: None,
         };
         let dims = [Dim::symbol("b", 8), Dim::Const(3), Dim::symbol("n", 64)];
         let x = Type::new(DType::F32, Shape::new(dims));

@@ -129,6 +129,7 @@ impl OpDef for ConvTranspose {
             pad: pad.clone(),
             dilation: dilation.clone(),
             groups,
+            out: None,
         };
         let to_w = ConvWeightGrad {
             stride,
@@ -161,6 +162,7 @@ impl OpDef for ConvTranspose {
                     pad,
                     dilation,
                     groups,
+                    ..
                 } = conv;
                 let size = x[2..].iter().map(|d| Dim::Const(*d)).collect();
                 let op = ConvTranspose {

@@ -132,6 +132,7 @@ impl OpDef for ConvWeightGrad {
             pad,
             dilation,
             groups,
+            out: None,
         };
         Ok(vec![
             Some(cx.b.op(to_x, &[dy, cotangent])?),
@@ -154,6 +155,7 @@ impl OpDef for ConvWeightGrad {
                     pad,
                     dilation,
                     groups,
+                    ..
                 } = conv;
                 let kernel = w[2..].to_vec();
                 let op = ConvWeightGrad {

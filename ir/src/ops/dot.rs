@@ -63,6 +63,16 @@ fn reorder(b: &mut FunctionBuilder, x: ValueId, order: Vec<usize>) -> Result<Val
     b.op(Transpose { perm: order }.inverse(), &[x])
 }
 
+/// The element type of a contraction's result: that of the operands, or the one it is summed in.
+pub(crate) fn result_dtype(out: Option<DType>, dtype: DType) -> Result<DType, TypeError> {
+    match out {
+        Some(out) if out != dtype && out != accumulator(dtype) => {
+            type_error!("the result of {dtype} can not be {out}")
+        }
+        out => Ok(out.unwrap_or(dtype)),
+    }
+}
+
 /// The dims of an operand by role.
 struct Roles {
     free: Vec<usize>,
@@ -116,12 +126,7 @@ impl OpDef for Dot {
         if !matches!(lhs.dtype.class(), Class::Int { .. } | Class::Float) {
             type_error!("expected integers or floats, found {}", lhs.dtype);
         }
-        if let Some(out) = self.out
-            && out != lhs.dtype
-            && out != accumulator(lhs.dtype)
-        {
-            type_error!("the result of {} can not be {out}", lhs.dtype);
-        }
+        result_dtype(self.out, lhs.dtype)?;
         let pairs = || self.batch.iter().chain(&self.contract);
         check_axes(&pairs().map(|p| p.0).collect::<Vec<_>>(), lhs)?;
         check_axes(&pairs().map(|p| p.1).collect::<Vec<_>>(), rhs)?;

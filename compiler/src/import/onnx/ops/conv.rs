@@ -4,6 +4,7 @@ use dojoc_ir::dim::{Dim, Poly};
 use dojoc_ir::graph::ValueId;
 use dojoc_ir::ops::{Conv, ConvTranspose};
 use dojoc_ir::scalar::BinaryFn;
+use dojoc_ir::types::DType;
 
 use super::super::build::bad_extent;
 use super::super::node::NodeCx;
@@ -44,8 +45,18 @@ pub(super) fn add_bias(
     cx.binary(BinaryFn::Add, y, bias)
 }
 
+/// The type in which contractions of 16-bit floats are summed.
+pub(super) fn wide(dtype: DType) -> Option<DType> {
+    matches!(dtype, DType::F16 | DType::Bf16).then_some(DType::F32)
+}
+
 /// The convolution that a node's attributes describe, of operands that need not be the node's.
-pub(super) fn convolve(cx: &mut NodeCx<'_, '_>, x: ValueId, w: ValueId) -> NodeResult<ValueId> {
+pub(super) fn convolve(
+    cx: &mut NodeCx<'_, '_>,
+    x: ValueId,
+    w: ValueId,
+    out: Option<DType>,
+) -> NodeResult<ValueId> {
     let extents = spatial(cx, x)?;
     let kernel = kernel_of(cx, w)?;
     if kernel.len() != extents.len() {
@@ -62,6 +73,7 @@ pub(super) fn convolve(cx: &mut NodeCx<'_, '_>, x: ValueId, w: ValueId) -> NodeR
         pad: windows.pad,
         dilation: windows.dilation,
         groups,
+        out,
     };
     cx.op(op, &[x, w])
 }
@@ -69,8 +81,16 @@ pub(super) fn convolve(cx: &mut NodeCx<'_, '_>, x: ValueId, w: ValueId) -> NodeR
 fn conv(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     cx.expect_inputs(2, 3)?;
     let (x, w, bias) = (cx.input(0)?, cx.input(1)?, cx.optional(2)?);
-    let y = convolve(cx, x, w)?;
+    // With a bias 16-bit floats are rounded once, after it is added.
+    let dtype = cx.dtype(x);
+    let wide = bias.and_then(|_| wide(dtype));
+    let y = convolve(cx, x, w, wide)?;
+    let bias = match (bias, wide) {
+        (Some(bias), Some(wide)) => Some(cx.convert(bias, wide)?),
+        (bias, _) => bias,
+    };
     let y = add_bias(cx, y, bias)?;
+    let y = cx.convert(y, dtype)?;
     cx.output(0, y);
     Ok(())
 }

@@ -218,6 +218,7 @@ fn causal_conv(cx: &mut NodeCx<'_, '_>) -> NodeResult {
         pad: vec![(0, 0)],
         dilation: vec![1],
         groups,
+        out: None,
     };
     let mut y = cx.op(conv, &[all, weight])?;
     if let Some(bias) = cx.optional(2)? {

@@ -8,6 +8,7 @@ use dojoc_ir::scalar::BinaryFn;
 use super::super::node::NodeCx;
 use super::super::problems::{NodeError, NodeResult};
 use super::super::table::{OpEntry, onnx};
+use super::conv::wide;
 
 pub(super) const OPS: &[OpEntry] = &[onnx("MatMul", &[(1, matmul)]), onnx("Gemm", &[(1, gemm)])];
 
@@ -76,10 +77,14 @@ fn gemm(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     if cx.rank(a) != 2 || cx.rank(b) != 2 {
         return Err(NodeError::invalid("the operands are not matrices"));
     }
+    // With more to do 16-bit floats are rounded once, at the end.
+    let dtype = cx.dtype(a);
+    let simple = alpha == 1.0 && !(cx.has(2) && beta != 0.0);
+    let wide = wide(dtype).filter(|_| !simple);
     let dot = Dot {
         batch: vec![],
         contract: vec![(if left { 0 } else { 1 }, if right { 1 } else { 0 })],
-        out: None,
+        out: wide,
     };
     let mut y = cx.op(dot, &[a, b])?;
     if alpha != 1.0 {
@@ -88,6 +93,9 @@ fn gemm(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     if let Some(mut c) = cx.optional(2)?
         && beta != 0.0
     {
+        if let Some(wide) = wide {
+            c = cx.convert(c, wide)?;
+        }
         if beta != 1.0 {
             c = cx.with_scalar(BinaryFn::Mul, c, beta)?;
         }
@@ -97,6 +105,7 @@ fn gemm(cx: &mut NodeCx<'_, '_>) -> NodeResult {
             return Err(NodeError::invalid("C does not broadcast to the product"));
         }
     }
+    let y = cx.convert(y, dtype)?;
     cx.output(0, y);
     Ok(())
 }

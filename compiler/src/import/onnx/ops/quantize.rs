@@ -303,7 +303,7 @@ fn conv_integer(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     }
     let x = centred(cx, x, zero_points[0])?;
     let w = centred(cx, w, zero_points[1])?;
-    let y = convolve(cx, x, w)?;
+    let y = convolve(cx, x, w, None)?;
     cx.output(0, y);
     Ok(())
 }
@@ -323,7 +323,7 @@ fn qlinear_conv(cx: &mut NodeCx<'_, '_>) -> NodeResult {
     args[5] = per_channel(cx, args[5], 0, rank)?;
     let x = centred(cx, args[0], Some(args[2]))?;
     let w = centred(cx, args[3], Some(args[5]))?;
-    let sums = convolve(cx, x, w)?;
+    let sums = convolve(cx, x, w, None)?;
     let sums = add_bias(cx, sums, bias)?;
     let y = rescale(cx, sums, [args[1], args[4], args[6]], args[7])?;
     cx.output(0, y);
