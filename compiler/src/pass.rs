@@ -5,6 +5,7 @@
 //! the error and a pass that changes values can be found by `--fuel`.
 
 mod validate;
+mod widen;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use dojoc_ir::graph::Module;
 use dojoc_ir::level::Level;
 use dojoc_ir::machine::Machine;
 
-pub use validate::{Validation, Validator, to_f64};
+pub use validate::{Validation, Validator};
+pub use widen::widen;
 
 /// A pass left IR that breaks its level's rules.
 pub const BROKEN_IR: u16 = 900;

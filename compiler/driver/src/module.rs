@@ -231,6 +231,13 @@ impl Module {
         &self.data.specialized
     }
 
+    /// The same model computed in f32 where it says f16 or bf16. The values of weights stay what
+    /// they are. `None` where an op depends on the width of its types, or weights have no bytes.
+    pub fn in_f32(&self) -> Option<Self> {
+        let graph = dojoc_compiler::pass::widen(self.graph(), dojoc_ir::types::DType::F32)?;
+        Some(self.with_graph(graph))
+    }
+
     /// The same model after a pass.
     pub(crate) fn with_graph(&self, graph: graph::Module) -> Self {
         let data = Data {

@@ -7,7 +7,7 @@
 //! - After an exact pass every value must have the bits that it had before the pass. A NaN may be
 //!   any NaN.
 //! - After a bounded pass floats are compared with an evaluation of the original module in f64
-//!   ([`to_f64`]), if it can be made, else with the values before the pass. A value may be as far
+//!   ([`widen`]), if it can be made, else with the values before the pass. A value may be as far
 //!   off as twice what it was before the pass, plus [`SLACK`] times its accumulated roundings. Those
 //!   are the largest sum, over all paths from an input, of what each op declares
 //!   ([`Tolerance`](dojoc_ir::ops::Tolerance), at least one rounding of the narrowest type in it),
@@ -18,17 +18,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dojoc_ir::attr::{Attr, Attrs};
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
 use dojoc_ir::dim::{Bindings, Dim};
 use dojoc_ir::formats::random_bits;
 use dojoc_ir::graph::{FuncId, Function, Module, NodeId, RegionId, ValueDef, ValueId, eval};
-use dojoc_ir::level::Level as _;
-use dojoc_ir::ops::{Op, Tolerance};
+use dojoc_ir::ops::Tolerance;
 use dojoc_ir::scalar::Scalar;
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::types::{Class, DType, Type};
+use dojoc_ir::types::{Class, DType};
 
+use super::widen::{widen, widened};
 use super::{Effect, NOT_VALIDATED, VALUES_DIFFER};
 
 /// Factor between accumulated roundings and the bound.
@@ -89,7 +88,7 @@ impl Validator {
             max_bytes: validation.max_bytes,
             warnings: Diagnostics::default(),
         };
-        let wide = to_f64(module);
+        let wide = widen(module, DType::F64);
         let chosen: Vec<(FuncId, Vec<Tensor>)> = match (&validation.inputs, module.main()) {
             (Some(inputs), Some(main)) => vec![(main, inputs.clone())],
             _ => {
@@ -103,7 +102,8 @@ impl Validator {
             match snapshot(module, id, &inputs, validation.max_bytes) {
                 Ok(before) => {
                     let reference = wide.as_ref().and_then(|wide| {
-                        let inputs: Vec<Tensor> = inputs.iter().map(widened).collect();
+                        let inputs: Vec<Tensor> =
+                            inputs.iter().map(|t| widened(t, DType::F64)).collect();
                         snapshot(wide, id, &inputs, validation.max_bytes).ok()
                     });
                     validator.cases.push(Case {
@@ -395,50 +395,4 @@ fn random_inputs(func: &Function, seed: u64) -> Vec<Tensor> {
             Tensor::from_scalars(ty.dtype, &shape, values)
         })
         .collect()
-}
-
-fn wide(dtype: DType) -> DType {
-    if dtype.is_float() { DType::F64 } else { dtype }
-}
-
-fn widened(tensor: &Tensor) -> Tensor {
-    tensor.convert(wide(tensor.dtype()))
-}
-
-fn wide_attr(attr: Attr) -> Attr {
-    match attr {
-        Attr::DType(dtype) => Attr::DType(wide(dtype)),
-        Attr::List(items) => Attr::List(items.into_iter().map(wide_attr).collect()),
-        other => other,
-    }
-}
-
-/// The module with every float type replaced by f64: what it means without rounding. `None` where
-/// an op depends on the width of its types (`bit_cast`, say), or bytes of weights are not at hand.
-pub fn to_f64(module: &Module) -> Option<Module> {
-    let mut module = module.clone();
-    let wide_ty = |ty: &Type| ty.with_dtype(wide(ty.dtype));
-    for (_, weight) in module.weights.iter_mut() {
-        if weight.ty.dtype.is_float() {
-            let data = widened(weight.data.as_ref()?);
-            weight.ty = data.ty();
-            weight.data = Some(data);
-            weight.source = dojoc_ir::graph::WeightSource::Inline;
-        }
-    }
-    for (_, state) in module.states.iter_mut() {
-        state.ty = wide_ty(&state.ty);
-    }
-    for (_, func) in module.functions.iter_mut() {
-        for (_, value) in func.values.iter_mut() {
-            value.ty = wide_ty(&value.ty);
-        }
-        for (_, node) in func.nodes.iter_mut() {
-            let attrs = node.op.attrs().0.into_iter();
-            let attrs = Attrs(attrs.map(|(name, attr)| (name, wide_attr(attr))).collect());
-            node.op = Op::parse(node.op.name(), &attrs)?.ok()?;
-        }
-    }
-    module.verify().ok()?;
-    Some(module)
 }

@@ -199,6 +199,8 @@ struct Evaluated {
 struct Compared {
     max_abs: f64,
     specialized: Vec<String>,
+    /// Whether 16-bit floats were computed in f32, as the references were.
+    in_f32: bool,
 }
 
 impl Case {
@@ -212,8 +214,17 @@ impl Case {
         let (status, code, max_abs_err, message) = match outcome {
             Ok(compared) => {
                 let constant = compared.specialized;
-                let message = (!constant.is_empty())
-                    .then(|| format!("values of {} taken as constants", constant.join(", ")));
+                let mut notes = vec![];
+                if !constant.is_empty() {
+                    notes.push(format!(
+                        "values of {} taken as constants",
+                        constant.join(", ")
+                    ));
+                }
+                if compared.in_f32 {
+                    notes.push("computed in f32, as the reference was".to_owned());
+                }
+                let message = (!notes.is_empty()).then(|| notes.join("; "));
                 (Status::Passed, None, Some(compared.max_abs), message)
             }
             Err((problem, max_abs)) => (
@@ -336,6 +347,22 @@ impl Case {
             Level::Import => module,
             _ => Compiler::new(&compile).compile_graph(&module)?.module,
         };
+        // References in wider floats than the model has were computed without its roundings.
+        let wider =
+            module
+                .signature(None)?
+                .outputs
+                .iter()
+                .zip(&references)
+                .any(|(output, given)| {
+                    let (has, given) = (output.ty.dtype, given.tensor.dtype());
+                    has.is_float() && given.is_float() && has.bytes() < given.bytes()
+                });
+        let module = match wider {
+            true => module.in_f32().unwrap_or(module),
+            false => module,
+        };
+        compared.in_f32 = wider;
         if !reads_back(&module) {
             let message = "the text form of the module does not read back as the same module";
             return Err(Problem::failed(codes::INTERNAL, message));
@@ -369,6 +396,11 @@ impl Case {
         }
         .into_iter()
         .map(|input| input.tensor.clone())
+        .zip(&signature.inputs)
+        .map(|(tensor, input)| match compared.in_f32 {
+            true if tensor.dtype().is_float() => tensor.convert(input.ty.dtype),
+            _ => tensor,
+        })
         .collect();
         let mut evaluator = Evaluator::new(&module, None)?.cancel(options.cancel.clone());
         let run = evaluator.run_in_order(&ordered)?;
