@@ -1,0 +1,6 @@
+//! The runtime of dojoc: what executes programs on the host.
+//!
+//! [`kernels`] holds the arithmetic, at the granularity of one instruction of a Dojo core: a tile
+//! product, a vector operation, a conversion. Every kernel gives the same bits on every host.
+
+pub mod kernels;
