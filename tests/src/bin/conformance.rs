@@ -1,6 +1,6 @@
-//! Runs ONNX cases with the `dojoc` beside this program and compares what became of each with the
-//! list in `tests/conformance/`: `conformance DIR`, where DIR has cases and an `index.json` with
-//! their categories. `DOJOC_BLESS=1` writes the list.
+//! Runs ONNX-style cases with the `dojoc` beside this program and compares what became of each with
+//! the lists in `tests/conformance/`: `conformance DIR...`. The list of a folder has its name; an
+//! `index.json` in the folder gives the cases' categories. `DOJOC_BLESS=1` writes the lists.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -11,18 +11,23 @@ use std::process::{Command, ExitCode};
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args().nth(1) else {
-        eprint("usage: conformance DIR");
+    let dirs: Vec<String> = std::env::args().skip(1).collect();
+    if dirs.is_empty() {
+        eprint("usage: conformance DIR...");
         return ExitCode::from(2);
-    };
-    match run(Path::new(&dir)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprint(&format!("conformance: {error}"));
-            ExitCode::FAILURE
+    }
+    let mut code = ExitCode::SUCCESS;
+    for dir in dirs {
+        match run(Path::new(&dir)) {
+            Ok(true) => {}
+            Ok(false) => code = ExitCode::FAILURE,
+            Err(error) => {
+                eprint(&format!("conformance: {dir}: {error}"));
+                code = ExitCode::FAILURE;
+            }
         }
     }
+    code
 }
 
 #[expect(clippy::print_stderr, reason = "this is a command")]
@@ -40,7 +45,12 @@ type Results = BTreeMap<String, String>;
 
 fn run(dir: &Path) -> Result<bool, Box<dyn Error>> {
     let results = run_cases(dir)?;
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/onnx.txt");
+    let name = dir
+        .canonicalize()?
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
+    let list = format!("conformance/{}.txt", name.unwrap_or_default());
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join(list);
     let text: String = results
         .iter()
         .map(|(case, result)| format!("{case} {result}\n"))
@@ -74,7 +84,9 @@ fn run(dir: &Path) -> Result<bool, Box<dyn Error>> {
     }
     summarise(dir, &results)?;
     if !same {
-        print("the results differ from tests/conformance/onnx.txt; DOJOC_BLESS=1 writes it anew");
+        print(
+            "the results differ from the list in tests/conformance; DOJOC_BLESS=1 writes it anew",
+        );
     }
     Ok(same)
 }
@@ -114,14 +126,19 @@ fn run_cases(dir: &Path) -> Result<Results, Box<dyn Error>> {
 
 fn summarise(dir: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
     let index: PathBuf = dir.join("index.json");
-    let index: BTreeMap<String, Value> = serde_json::from_str(&fs::read_to_string(index)?)?;
+    let index: BTreeMap<String, Value> = match fs::read_to_string(index) {
+        Ok(text) => serde_json::from_str(&text)?,
+        Err(_) => BTreeMap::new(),
+    };
     let mut by_category = BTreeMap::<String, [usize; 3]>::new();
     for (case, result) in results {
-        let Some(entry) = index.get(case) else {
-            continue;
-        };
-        let category = entry.get("cat").and_then(Value::as_str).unwrap_or("other");
-        let low_bit = entry.get("low_bit").and_then(Value::as_bool) == Some(true);
+        let entry = index.get(case);
+        let category = entry.and_then(|e| e.get("cat")).and_then(Value::as_str);
+        let category = category.unwrap_or("cases");
+        let low_bit = entry
+            .and_then(|e| e.get("low_bit"))
+            .and_then(Value::as_bool)
+            == Some(true);
         let name = if low_bit {
             format!("{category}, low-bit")
         } else {
