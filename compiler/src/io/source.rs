@@ -222,10 +222,12 @@ impl ModelFiles {
             .chain(components.iter().map(Path::new))
             .collect();
         let canonical = fs::canonicalize(&joined).map_err(|error| IoError {
-            message: format!(
-                "tensor `{tensor}`: cannot open external data file `{location}`: {error}"
+            // Without the tensor's name, so that all tensors of the file have one cause.
+            message: format!("cannot open external data file `{location}`: {error}"),
+            help: Some(
+                "put it where the model expects it, or export the model with its weights inside"
+                    .to_owned(),
             ),
-            help: Some("the file belongs beside the model".to_owned()),
             ..IoError::reading(&joined, &error)
         })?;
         if !canonical.starts_with(folder) {

@@ -507,6 +507,10 @@ pub(crate) fn broadcast_position(index: &[u64], shape: &[u64]) -> usize {
 
 /// For each index of `shape` in row-major order, the sum of `step * index`.
 pub(crate) fn strided_positions(shape: &[u64], steps: &[u64]) -> Vec<usize> {
+    // Large extents before one of zero must not be spelled out.
+    if shape.contains(&0) {
+        return vec![];
+    }
     let mut positions = vec![0];
     for (extent, step) in shape.iter().zip(steps) {
         let along = |start: &usize| {

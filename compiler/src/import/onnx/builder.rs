@@ -374,8 +374,9 @@ pub(super) fn check_size(ty: &Type) -> NodeResult {
     if size > MAX_POLY * MAX_POLY {
         return limit("the extents of a tensor are too long expressions".into());
     }
-    match ty.max_bytes() {
-        Some(bytes) if i64::try_from(bytes).is_ok() => Ok(()),
-        _ => limit(format!("a tensor {ty} is too large to address")),
+    if ty.addressable() {
+        Ok(())
+    } else {
+        limit(format!("a tensor {ty} is too large to address"))
     }
 }
