@@ -330,6 +330,15 @@ impl Number {
     }
 }
 
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::Int(i) => write!(f, "{i}"),
+            Number::Float(x) => f.write_str(&format_float(x.0)),
+        }
+    }
+}
+
 impl From<Scalar> for Number {
     fn from(value: Scalar) -> Self {
         match value {

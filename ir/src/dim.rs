@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use crate::types::DType;
 
+/// Products of sums grow exponentially with the text that writes them; those of more terms than
+/// this are refused like an overflow.
+const MAX_TERMS: usize = 4096;
+
 /// Values of symbols at run time: name to extent.
 pub type Bindings = BTreeMap<Arc<str>, u64>;
 
@@ -122,21 +126,23 @@ impl Poly {
         self.add(&other.mul(&Self::constant(-1))?)
     }
 
-    /// Product.
+    /// Product; `None` also where it has more than [`MAX_TERMS`] terms.
     pub fn mul(&self, other: &Self) -> Option<Self> {
-        let mut result = Self::default();
+        if self.terms.len().saturating_mul(other.terms.len()) > MAX_TERMS {
+            return None;
+        }
+        let mut terms = BTreeMap::<Vec<Atom>, i64>::new();
         for (a, ca) in &self.terms {
             for (b, cb) in &other.terms {
                 let mut atoms = a.clone();
                 atoms.extend(b.iter().cloned());
                 atoms.sort();
-                let term = Self {
-                    terms: BTreeMap::from([(atoms, ca.checked_mul(*cb)?)]),
-                };
-                result = result.add(&term)?;
+                let sum = terms.entry(atoms).or_default();
+                *sum = sum.checked_add(ca.checked_mul(*cb)?)?;
             }
         }
-        Some(result)
+        terms.retain(|_, coefficient| *coefficient != 0);
+        Some(Self { terms })
     }
 
     /// Quotient rounded towards minus infinity; `None` for a divisor of zero.

@@ -41,13 +41,28 @@ pub type States = PrimaryMap<StateId, Tensor>;
 pub fn initial_states(module: &Module) -> Result<States, Box<Diagnostic>> {
     let mut states = States::new();
     for state in module.states.values() {
-        let shape = state.ty.shape.as_const().unwrap_or_default();
         states.push(match state.init {
-            StateInit::Zeros => Tensor::splat(state.ty.dtype, &shape, Scalar::Int(0)),
+            StateInit::Zeros => zeros(state)?,
             StateInit::Weight(weight) => weight_data(module, weight)?,
         });
     }
     Ok(states)
+}
+
+/// Zeros of a state's type; an error where the memory for them is refused.
+fn zeros(state: &super::State) -> Result<Tensor, Box<Diagnostic>> {
+    let ty = &state.ty;
+    let mut bytes = Vec::<u8>::new();
+    let tensor = ty.shape.as_const().and_then(|shape| {
+        let size = usize::try_from(ty.max_bytes()?).ok()?;
+        bytes.try_reserve_exact(size).ok()?;
+        bytes.resize(size, 0);
+        Tensor::from_bytes(ty.dtype, &shape, bytes.into()).ok()
+    });
+    tensor.ok_or_else(|| {
+        let message = format!("there is no memory for state `{}` of type {ty}", state.name);
+        Box::new(Diagnostic::new(codes::OUT_OF_MEMORY, Kind::Limit, message))
+    })
 }
 
 fn weight_data(module: &Module, weight: super::WeightId) -> Result<Tensor, Box<Diagnostic>> {
@@ -160,6 +175,16 @@ fn symbol(dim: &Dim) -> Option<(std::sync::Arc<str>, u64)> {
         Dim::Expr(poly) => poly.as_symbol().map(|(name, max)| (name.clone(), max)),
         Dim::Const(_) => None,
     }
+}
+
+/// The results of these types, if none has an element. Such a node is not executed: `[2147483648, 0]`
+/// has two thousand million rows to go through and nothing to compute.
+fn without_elements(types: &[Type]) -> Option<Vec<Tensor>> {
+    let empty = |ty: &Type| {
+        let shape = ty.shape.as_const().filter(|shape| shape.contains(&0))?;
+        Some(Tensor::splat(ty.dtype, &shape, Scalar::Int(0)))
+    };
+    types.iter().map(empty).collect()
 }
 
 struct Run<'a, 'o> {
@@ -301,7 +326,12 @@ impl Run<'_, '_> {
             return Err(self.error(node, codes::BAD_VALUE, Kind::Input, message));
         };
         let regions = self.bound_regions(node, bindings);
-        self.check_memory(node, &args, &op, &regions)?;
+        let types = self.check_memory(node, &args, &op, &regions)?;
+        if data.regions.is_empty()
+            && let Some(results) = without_elements(&types)
+        {
+            return Ok(results);
+        }
         let mut failure = None;
         let result = {
             let mut call = |index: usize, args: &[Tensor]| {
@@ -345,15 +375,15 @@ impl Run<'_, '_> {
             .collect()
     }
 
-    /// Refuses a node whose operands do not fit or whose results would exceed the memory limit,
-    /// before anything is allocated.
+    /// The types of a node's results. Refuses a node whose operands do not fit or whose results
+    /// would exceed the memory limit, before anything is allocated.
     fn check_memory(
         &self,
         node: NodeId,
         args: &[Tensor],
         op: &crate::ops::Op,
         regions: &[RegionType],
-    ) -> Result<(), Box<Diagnostic>> {
+    ) -> Result<Vec<Type>, Box<Diagnostic>> {
         let types: Vec<Type> = args.iter().map(Tensor::ty).collect();
         let results = op
             .infer(&types, regions)
@@ -363,7 +393,7 @@ impl Run<'_, '_> {
         });
         let limit = self.options.max_bytes.unwrap_or(i64::MAX as u64);
         match needed {
-            Some(bytes) if bytes <= limit => Ok(()),
+            Some(bytes) if bytes <= limit => Ok(results),
             _ => {
                 let results: Vec<String> = results.iter().map(Type::to_string).collect();
                 let message = format!(

@@ -30,6 +30,10 @@ pub type SourceMap = BTreeMap<Entity, Range<usize>>;
 /// Regions nested deeper than this are refused.
 pub(super) const MAX_DEPTH: usize = 32;
 
+/// Constants of more bytes than this are not written as `dense(value)`: a short text must not take
+/// all memory.
+const MAX_DENSE: u64 = 1 << 30;
+
 /// Reads a module and where its parts stand in the text.
 ///
 /// # Errors
@@ -83,8 +87,11 @@ struct Reader<'t> {
 }
 
 /// The values of one function by name, as they come into scope.
+#[derive(Default)]
 struct Scope<'t> {
     values: BTreeMap<(bool, &'t str), ValueId>,
+    /// Values whose type is not known because of a mistake that is reported already.
+    untyped: BTreeSet<ValueId>,
 }
 
 impl<'t> Reader<'t> {
@@ -269,7 +276,7 @@ impl<'t> Reader<'t> {
         };
         let count = ty
             .max_bytes()
-            .filter(|b| *b <= isize::MAX as u64)
+            .filter(|bytes| *bytes <= MAX_DENSE && ty.addressable())
             .and(ty.shape.max_elements());
         let Some(count) = count.filter(|_| ty.dtype.class() != Class::Configurable) else {
             self.error(
@@ -339,9 +346,7 @@ impl<'t> Reader<'t> {
         let id: FuncId = self.module.functions.next_id();
         self.map.insert(Entity::Func(id), range(decl.symbol.span));
         let mut b = FunctionBuilder::new(&tree[decl.symbol.text]);
-        let mut scope = Scope {
-            values: BTreeMap::new(),
-        };
+        let mut scope = Scope::default();
         self.params(&mut b, &mut scope, &tree[func.params]);
         let results = self.body(
             id,
@@ -354,7 +359,9 @@ impl<'t> Reader<'t> {
         );
         let mut outputs = vec![];
         let declared = &tree[func.results];
-        if results.len() != declared.len() {
+        let reported = results.is_none();
+        let results = results.unwrap_or_default();
+        if !reported && results.len() != declared.len() {
             let (found, expected) = (results.len(), declared.len());
             let message = format!("{found} values are returned for {expected} declared outputs");
             self.error(codes::OUTPUT_MISMATCH, decl.symbol.span, message);
@@ -362,6 +369,7 @@ impl<'t> Reader<'t> {
         for (position, param) in declared.iter().enumerate() {
             let ty = self.exprs.ty(param.ty);
             if let (Some(ty), Some(value)) = (ty, results.get(position))
+                && !scope.untyped.contains(value)
                 && ty != *b.ty(*value)
             {
                 let message = format!(
@@ -390,8 +398,12 @@ impl<'t> Reader<'t> {
 
     fn params(&mut self, b: &mut FunctionBuilder, scope: &mut Scope<'t>, params: &[g::Param]) {
         for param in params {
-            let ty = self.exprs.ty(param.ty).unwrap_or(Type::scalar(DType::Bool));
-            let value = b.param(ty, None);
+            let ty = self.exprs.ty(param.ty);
+            let untyped = ty.is_none();
+            let value = b.param(ty.unwrap_or(Type::scalar(DType::Bool)), None);
+            if untyped {
+                scope.untyped.insert(value);
+            }
             self.define(b, scope, &param.name, value);
         }
     }
@@ -426,7 +438,7 @@ impl<'t> Reader<'t> {
         end: &str,
         owner: g::Span,
         depth: usize,
-    ) -> Vec<ValueId> {
+    ) -> Option<Vec<ValueId>> {
         let mut results = None;
         for (position, stmt) in stmts.iter().enumerate() {
             let op = &self.tree[stmt.op.text];
@@ -434,20 +446,23 @@ impl<'t> Reader<'t> {
                 self.statement(func, b, scope, stmt, depth);
                 continue;
             }
-            if op != end || position + 1 != stmts.len() {
+            if op != end {
                 let message = format!("`{op}` does not belong here: a `{end}` ends this region");
                 self.error(codes::BAD_STRUCTURE, stmt.span, message);
+            } else if let Some(next) = stmts.get(position + 1) {
+                let message = format!("nothing may follow the `{end}` that ends this region");
+                self.error(codes::BAD_STRUCTURE, next.span, message);
             }
-            results = Some(self.operands(b, scope, stmt));
+            let expected = self.tree[stmt.operands].len();
+            let found = self.operands(b, scope, stmt);
+            // An unknown operand is reported; which of the others stands where is not known then.
+            results = Some((found.len() == expected).then_some(found));
         }
-        results.unwrap_or_else(|| {
-            self.error(
-                codes::BAD_STRUCTURE,
-                owner,
-                format!("expected `{end}` at the end"),
-            );
-            vec![]
-        })
+        if results.is_none() {
+            let message = format!("expected `{end}` at the end");
+            self.error(codes::BAD_STRUCTURE, owner, message);
+        }
+        results.flatten()
     }
 
     fn operands(
@@ -504,13 +519,11 @@ impl<'t> Reader<'t> {
             }
             let id = b.open_region();
             // Regions see nothing from outside.
-            let mut inner = Scope {
-                values: BTreeMap::new(),
-            };
+            let mut inner = Scope::default();
             self.params(b, &mut inner, &tree[region.params]);
             let stmts = &tree[region.stmts];
             let results = self.body(func, b, &mut inner, stmts, "yield", region.span, depth + 1);
-            b.close_region(&results);
+            b.close_region(&results.unwrap_or_default());
             regions.push(id);
         }
         let types: Vec<Type> = tree[stmt.types]
@@ -537,6 +550,7 @@ impl<'t> Reader<'t> {
             // The results still come into scope, so that their uses are not reported too.
             for name in names {
                 let stand_in = b.push_node(stand_in(), &[], &[], vec![Type::scalar(DType::Bool)]);
+                scope.untyped.insert(stand_in[0]);
                 self.define(b, scope, name, stand_in[0]);
             }
             return;

@@ -67,6 +67,13 @@ impl AvgPool {
         }
         .check(window.len())?;
         self.counted_extents(&pool)?;
+        if !self.counts_all() {
+            Windows {
+                pad: &self.uncounted(),
+                ..pool.windows
+            }
+            .check(window.len())?;
+        }
         Ok(pool)
     }
 
@@ -89,6 +96,13 @@ impl AvgPool {
             .all(|(pad, counted)| counted.0 >= pad.0 && counted.1 >= pad.1)
     }
 
+    /// The part of the padding that does not count.
+    fn uncounted(&self) -> Vec<(i64, i64)> {
+        let pads = self.pad.iter().zip(&self.counted);
+        pads.map(|(pad, counted)| (pad.0 - counted.0, pad.1 - counted.1))
+            .collect()
+    }
+
     /// `value`, one per window, divided by how many elements of the window count.
     fn divided(
         &self,
@@ -102,9 +116,7 @@ impl AvgPool {
         } else {
             let shape = Shape::new(self.counted_extents(pool)?);
             let ones = b.full(dtype, &shape, Scalar::one(dtype));
-            let pads = self.pad.iter().zip(&self.counted);
-            let rest = pads.map(|(pad, counted)| (pad.0 - counted.0, pad.1 - counted.1));
-            b.op(pool.sums(rest.collect()), &[ones])?
+            b.op(pool.sums(self.uncounted()), &[ones])?
         };
         b.op(BinaryFn::Div, &[value, divisor])
     }

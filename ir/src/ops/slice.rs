@@ -118,9 +118,7 @@ impl OpDef for Slice {
             let inside = |end: Poly| {
                 end.bounds().1 >= 0
                     && extent.to_poly().is_none_or(|extent| {
-                        end.add(&Poly::constant(1))
-                            .and_then(|count| extent.sub(&count))
-                            .is_none_or(|room| room.bounds().1 >= 0)
+                        extent.sub(&end).is_none_or(|room| room.bounds().1 > 0)
                     })
             };
             if some && !(inside(ends.0) && inside(ends.1)) {
@@ -260,6 +258,7 @@ mod tests {
         assert!(!constant(5, 1, 3, 2));
         assert!(!constant(5, 0, 1, 0));
         assert!(constant(5, 9, 0, 1), "nothing is taken");
+        assert!(!constant(5, i64::MAX as u64, 1, 1), "the last index of all");
         assert!(!constant(5, 1, u64::MAX, 1));
         assert!(!constant(5, 1, 2, i64::MIN));
     }

@@ -42,7 +42,7 @@ impl OpDef for Full {
     fn infer(&self, args: &[Type], _regions: &[RegionType]) -> Result<Vec<Type>, TypeError> {
         let [] = arity(args)?;
         if !number_fits(self.value, self.dtype) {
-            type_error!("{:?} is not a value of {}", self.value, self.dtype);
+            type_error!("{} is not a value of {}", self.value, self.dtype);
         }
         Ok(vec![Type::new(
             self.dtype,
