@@ -321,7 +321,12 @@ fn external_data_errors_give_the_figures() {
     ] {
         let error = external(&entries).unwrap_err();
         assert_eq!(error.code, expected, "{entries:?}: {error}");
-        assert!(error.message.contains("`w`"), "{error}");
+        // A missing file is one problem, however many tensors refer to it.
+        assert_eq!(
+            error.message.contains("`w`"),
+            expected != code::NOT_FOUND,
+            "{error}"
+        );
     }
     let error = external(&[at, ("offset", "12"), ("length", "8")]).unwrap_err();
     let expected = "offset 12, length 8 of external data file `w.bin` of 16 bytes";
