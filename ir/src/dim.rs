@@ -126,7 +126,7 @@ impl Poly {
         self.add(&other.mul(&Self::constant(-1))?)
     }
 
-    /// Product; `None` also where it has more than [`MAX_TERMS`] terms.
+    /// Product; `None` also where it has more than `MAX_TERMS` terms.
     pub fn mul(&self, other: &Self) -> Option<Self> {
         if self.terms.len().saturating_mul(other.terms.len()) > MAX_TERMS {
             return None;

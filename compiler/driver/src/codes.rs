@@ -67,6 +67,10 @@ codes! {
     BAD_STATE 961 "The states do not go with the model"
         "`--state-in` takes an `.npz` archive with one array per state, of the state's type; states \
          that are not in it start as the model says.";
+    BAD_WEIGHTS 962 "A file of weights does not fit the model"
+        "`--weights` replaces weights by name: every tensor of the file must be a weight of the \
+         model and have its type. `dojoc compile --emit import` shows the weights; small ones that \
+         decide shapes are computed with at import and are no weights any more.";
     INTERNAL 999 "dojoc has a defect"
         "A part of dojoc panicked. This is never the fault of the input: please report it with the \
          message, the command line and, if you can, the model.";

@@ -41,6 +41,7 @@ pub mod render;
 mod sniff;
 mod target;
 pub mod tensor;
+mod weights;
 
 pub use compare::{Comparison, Criterion, compare};
 pub use compiler::{Compiled, Compiler, Dump, PassStats};

@@ -378,3 +378,49 @@ fn weights_of_a_text_lie_beside_it() {
     lab.write("w.bin", [0; 4]);
     assert!(lab.run(&["eval", "m.dojo"]).fails(1).contains("D0513"));
 }
+
+#[test]
+fn weights_come_from_other_files() {
+    let lab = lab();
+    let text = "dojo graph 1  module @m { weight @w : f32[2] = dense([1.0, 2.0]) \
+                func @main(%x : f32[3, 2]) -> (%y : f32[3, 2]) { %y = mul %x, @w : f32[3, 2] \
+                return %y } }";
+    lab.write("scale.dojo", text);
+    npz(
+        &lab,
+        "w.npz",
+        &[("w", Tensor::from_vec(&[2], vec![3f32, 4.0]))],
+    );
+    let out = lab.run(&[
+        "eval",
+        "scale.dojo",
+        "-i",
+        "data.npz:x",
+        "--weights",
+        "w.npz",
+    ]);
+    // Of x = [[0, 0], [100, 0], [0, 50]] and w = [3, 4].
+    assert!(out.ok().contains("[0, 0, 300, 0, 0, 200]"));
+    npz(
+        &lab,
+        "bad.npz",
+        &[
+            ("w", Tensor::from_vec(&[1], vec![3f32])),
+            ("v", Tensor::from_vec(&[1], vec![3f32])),
+        ],
+    );
+    let out = lab.run(&[
+        "eval",
+        "scale.dojo",
+        "-i",
+        "data.npz:x",
+        "--weights",
+        "bad.npz",
+    ]);
+    let message = out.fails(1);
+    assert!(
+        message.contains("D0962]: bad.npz: weight `w` is f32[2], not f32[1]"),
+        "{message}"
+    );
+    assert!(message.contains("the model has no weight `v`"), "{message}");
+}

@@ -1,7 +1,7 @@
 //! Options that several commands share.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -20,6 +20,9 @@ pub struct ModelArgs {
     /// Shape of an input that the model leaves open.
     #[arg(long, value_name = "INPUT=AxBxC")]
     pub shape: Vec<Assign<Extents>>,
+    /// Values for weights of the model, by name; later files win.
+    #[arg(long, value_name = "F.safetensors|F.npz")]
+    pub weights: Vec<PathBuf>,
 }
 
 /// Options about passes.
@@ -187,12 +190,21 @@ pub fn read_stdin() -> Result<Vec<u8>> {
 }
 
 /// Reads a model from a path or standard input.
-pub fn read_model(path: &Path, options: &CompileOptions, inputs: &[NamedTensor]) -> Result<Module> {
-    if is_dash(path) {
+pub fn read_model(
+    path: &Path,
+    args: &ModelArgs,
+    options: &CompileOptions,
+    inputs: &[NamedTensor],
+) -> Result<Module> {
+    let model = if is_dash(path) {
         let bytes = read_stdin()?.into();
-        return Module::read(Source::Bytes("<stdin>", bytes), options, inputs);
-    }
-    Module::read(Source::Path(path), options, inputs)
+        Module::read(Source::Bytes("<stdin>", bytes), options, inputs)?
+    } else {
+        Module::read(Source::Path(path), options, inputs)?
+    };
+    args.weights
+        .iter()
+        .try_fold(model, |model, file| model.with_weights(file))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let mut failed = vec![];
     for path in &args.models {
         let name = path.display();
-        match read_model(path, &options, &[]) {
+        match read_model(path, &args.model_args, &options, &[]) {
             Ok(module) => {
                 context.console.warnings(module.warnings());
                 let mut text = format!("{name}: ok\n");

@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Some("all") => options.dump_after(DumpAfter::All),
         Some(pass) => options.dump_after(DumpAfter::Pass(pass.to_owned())),
     };
-    let module = read_model(&args.model, &options, &[])?;
+    let module = read_model(&args.model, &args.model_args, &options, &[])?;
     context.console.warnings(module.warnings());
     if args.emit == Emit::Import {
         note_weights(args, &module, context);

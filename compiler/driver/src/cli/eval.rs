@@ -133,7 +133,12 @@ fn read(args: &Args, loaded: &[Loaded]) -> Result<Module> {
             tensor: l.tensor.clone(),
         })
         .collect();
-    read_model(&args.model, &args.model_args.options(), &given)
+    read_model(
+        &args.model,
+        &args.model_args,
+        &args.model_args.options(),
+        &given,
+    )
 }
 
 fn progress(visible: bool) -> ProgressBar {

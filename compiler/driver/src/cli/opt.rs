@@ -28,7 +28,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = args.pass_args.apply(args.model_args.options());
     let options = options.cancel(context.cancel.clone());
-    let module = read_model(&args.model, &options, &[])?;
+    let module = read_model(&args.model, &args.model_args, &options, &[])?;
     context.console.warnings(module.warnings());
     let names: Vec<&str> = args.pass.iter().map(String::as_str).collect();
     let compiled = Compiler::new(&options).run_passes(&module, &names)?;
