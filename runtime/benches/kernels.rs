@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dojoc_runtime::kernels::{
-    Activation, Binary, Cfp8, Cfp8Decoder, Draw, Epilogue, Kernels, Lhs, Matmul, Matrix, Operand,
-    Output, Reduce, Rhs, Rounding, Scratch, Unary, available, detect, packed_len_bf16,
+    Activation, Aligned, Binary, Cfp8, Cfp8Decoder, Draw, Epilogue, Kernels, Lhs, Matmul, Matrix,
+    Operand, Output, Reduce, Rhs, Rounding, Scratch, Unary, available, detect, packed_len_bf16,
     packed_len_f32,
 };
 use half::{bf16, f16};
@@ -38,7 +38,8 @@ mod peak {
     use std::arch::x86_64::*;
 
     pub const STEPS: u64 = 1000;
-    const SUMS: usize = 24;
+    /// Enough to hide the latency, few enough to stay in registers.
+    const SUMS: usize = 12;
 
     #[target_feature(enable = "avx512f")]
     pub fn f32(x: f32) -> f32 {
@@ -49,7 +50,11 @@ mod peak {
                 *sum = _mm512_fmadd_ps(a, b, *sum);
             }
         }
-        sums.iter().map(|s| _mm512_reduce_add_ps(*s)).sum()
+        let mut total = sums[0];
+        for sum in &sums[1..] {
+            total = _mm512_add_ps(total, *sum);
+        }
+        _mm512_reduce_add_ps(total)
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -62,7 +67,11 @@ mod peak {
                 *sum = _mm512_dpbf16_ps(*sum, a, b);
             }
         }
-        sums.iter().map(|s| _mm512_reduce_add_ps(*s)).sum()
+        let mut total = sums[0];
+        for sum in &sums[1..] {
+            total = _mm512_add_ps(total, *sum);
+        }
+        _mm512_reduce_add_ps(total)
     }
 
     /// FLOP of one call per operation of `flop` FLOP.
@@ -102,7 +111,7 @@ fn tiles(c: &mut Criterion) {
             let (a, b) = (values(m * depth), values(depth * n));
             let mut out = vec![0.0; m * n];
             let mut scratch = Scratch::default();
-            let mut panels = vec![0.0; packed_len_f32(depth, n)];
+            let mut panels = Aligned::new(packed_len_f32(depth, n));
             let rows = Rhs::Rows(Matrix {
                 data: &b,
                 stride: n,
@@ -132,7 +141,7 @@ fn tiles(c: &mut Criterion) {
                 });
             });
             let (a, b) = (narrow(&a), narrow(&b));
-            let mut panels = vec![bf16::ZERO; packed_len_bf16(depth, n)];
+            let mut panels = Aligned::new(packed_len_bf16(depth, n));
             let rows = Rhs::Rows(Matrix {
                 data: &b,
                 stride: n,

@@ -1,8 +1,8 @@
 //! Movement of two-dimensional blocks. Bit patterns are kept; the element type is any.
 //!
 //! A block is described by its rows, its columns and the distance between the starts of its rows in
-//! elements; element (i, j) is at `i * stride + j`. These functions serve every tier: copies of rows are
-//! the C library's.
+//! elements; element (i, j) is at `i * stride + j`. These functions serve every tier: copies of
+//! rows are the C library's.
 //!
 //! All of them panic if a slice is too short for its block or an index is out of range: a verified
 //! program has neither.

@@ -1,6 +1,6 @@
 //! Conversions between element types.
 
-use dojoc_ir::formats::{BF16, Bias, RANDOM_BLOCK_WORDS, random_block};
+use dojoc_ir::formats::{RANDOM_BLOCK_WORDS, random_block};
 use half::{bf16, f16};
 
 use super::elementwise::Element;
@@ -65,12 +65,10 @@ pub(super) fn f32_to_bf16(x: &[f32], y: &mut [bf16]) {
 pub(super) fn f32_to_bf16_stochastic(draw: Draw, x: &[f32], y: &mut [bf16]) {
     same_length(x.len(), y.len());
     draw.for_each(x.len(), |i, noise| {
-        let x = finish(x[i]);
-        y[i] = if x.is_nan() {
-            bf16::write(x)
-        } else {
-            bf16::from_bits(BF16.encode(x, Bias::ZERO, Some(noise)))
-        };
+        let bits = finish(x[i]).to_bits();
+        // The definition of stochastic rounding for values that are not subnormal. Carries reach
+        // infinity; the fractions of infinity and the canonical NaN are zero where they are cut.
+        y[i] = bf16::from_bits((bits.wrapping_add(noise >> 16) >> 16) as u16);
     });
 }
 
@@ -156,10 +154,11 @@ pub(super) fn i32_to_f32(x: &[i32], y: &mut [f32]) {
 #[inline(always)]
 pub(super) fn f32_to_i32(x: &[f32], y: &mut [i32]) {
     same_length(x.len(), y.len());
-    const LIMIT: f32 = 2_147_483_648.0;
+    const LIMIT: u32 = 2_147_483_648f32.to_bits();
     for (x, y) in x.chunks(64).zip(y.chunks_mut(64)) {
         map(x, y, |x| x as i32);
-        if x.iter().fold(false, |out, x| out | (x.abs() >= LIMIT)) {
+        let largest = x.iter().fold(0, |m: u32, x| m.max(x.abs().to_bits()));
+        if largest >= LIMIT {
             // Out of line of the common case: 128-bit conversions are slow.
             map(x, y, |x| x as i128 as i32);
         }

@@ -35,8 +35,8 @@ pub(super) fn finish(x: f32) -> f32 {
     f32::from_bits(if x.is_nan() { CANONICAL_NAN } else { flushed })
 }
 
-/// One step of a bf16 tile product: a * b + c rounded once, with subnormals as zero. a and b have at most
-/// 8 significant bits and are not subnormal.
+/// One step of a bf16 tile product: a * b + c rounded once, with subnormals as zero. a and b have
+/// at most 8 significant bits and are not subnormal.
 #[inline(always)]
 pub(super) fn dot_step(a: f32, b: f32, c: f32) -> f32 {
     // Results below this round to less than 2^-126 when the exponent has no bound. The product is

@@ -7,12 +7,14 @@
 //!
 //! # Rules for all floating-point arithmetic
 //!
-//! - **Rounding** is to nearest, ties to even, except where a kernel takes a [`Rounding::Stochastic`].
+//! - **Rounding** is to nearest, ties to even, except where a kernel takes a
+//!   [`Rounding::Stochastic`].
 //! - **Subnormals are zero.** A subnormal operand counts as a zero of its sign. A result is first
 //!   rounded as IEEE 754 says, with gradual underflow, and if it is then below `2^-126` in
 //!   magnitude it becomes a zero of its sign. This is done by masks; the floating-point
-//!   environment of the host must be the default one and is not changed. Only [`dot`](self#tile-products)
-//!   steps differ (below), and f16 results keep their subnormals, which are normal f32 values.
+//!   environment of the host must be the default one and is not changed. Only
+//!   [`dot`](self#tile-products) steps differ (below), and f16 results keep their subnormals, which
+//!   are normal f32 values.
 //! - **NaN results are canonical**: `0x7FC0_0000` in f32, `0x7FC0` in bf16, `0x7E00` in f16. This
 //!   holds for conversions too.
 //! - **bf16** operands are widened, computed with in f32 and rounded once at the end. A result that
@@ -28,23 +30,25 @@
 //! or the earlier value, and then
 //!
 //! - **bf16**: for each pair of steps `p = 0, 2, 4, ..`
-//!   `c = dot(A[i][p+1], B[p+1][j], c)`, then `c = dot(A[i][p], B[p][j], c)`: the odd step first. If
-//!   k is odd, the last pair has zeros (+0) in its odd step. `dot(a, b, c)` is `a * b + c` with one rounding
-//!   (fused); subnormal a, b, c count as zero, and the result is replaced by a zero of its sign if it is
-//!   below `2^-126` *after rounding to 24 bits with an unbounded exponent*. The last clause differs
-//!   from "round, then flush" only for exact values in `[2^-126 - 2^-150, 2^-126 - 2^-151)`.
-//!   This is what `_mm512_dpbf16_ps` computes (measured on Intel hosts; Intel's "BFLOAT16 hardware
-//!   numerics definition" (2018) describes it). [`detect`] compares a set of telling cases and
-//!   does without the instruction on a host where it differs.
-//! - **f32**: for each step p in order `c = fma(A[i][p], B[p][j], c)`, rounded as in IEEE 754. Within the
-//!   chain subnormal values of c are kept; operands, the earlier C, and the value after the last
-//!   step follow the general rules.
+//!   `c = dot(A[i][p+1], B[p+1][j], c)`, then `c = dot(A[i][p], B[p][j], c)`: the odd step first.
+//!   If k is odd, the last pair has zeros (+0) in its odd step. `dot(a, b, c)` is `a * b + c` with
+//!   one rounding (fused); subnormal a, b, c count as zero, and the result is replaced by a zero of
+//!   its sign if it is below `2^-126` *after rounding to 24 bits with an unbounded exponent*. The
+//!   last clause differs from "round, then flush" only for exact values in `[2^-126 - 2^-150,
+//!   2^-126 - 2^-151)`. This is what `_mm512_dpbf16_ps` was found to compute on an Intel host.
+//!   [`detect`] compares telling cases and does without the instruction where it differs. Where
+//!   exponents exclude subnormal values, which they nearly always do, plain fused multiply-adds
+//!   give the same bits; tiers use them if they are faster.
+//! - **f32**: for each step p in order `c = fma(A[i][p], B[p][j], c)`, rounded as in IEEE 754.
+//!   Within the chain subnormal values of c are kept; operands, the earlier C, and the value after
+//!   the last step follow the general rules.
 //!
 //! The [`Epilogue`] follows on the finished value, each step by the general rules.
 //!
 //! Operands are rows with a stride, transposed rows, or, for B, *panels* prepared by `pack_b_*`:
 //! 32 columns wide, f32 as `[n/32][k][32]`, bf16 as `[n/32][k/2][32][2]` where a pair holds two
-//! consecutive steps of one column; missing columns and steps are zero.
+//! consecutive steps of one column; missing columns and steps are zero. Keep panels in [`Aligned`]
+//! memory.
 //!
 //! # Reductions
 //!
@@ -89,8 +93,8 @@ mod tests;
 
 pub use convert::Draw;
 pub use matmul::{
-    Activation, Epilogue, Lhs, Matmul, Matrix, Output, PANEL, Residual, ResidualValues, Rhs,
-    Rounding, Scratch, packed_len_bf16, packed_len_f32, unpack_b_bf16, unpack_b_f32,
+    Activation, Aligned, Epilogue, Lhs, Matmul, Matrix, Output, PANEL, Residual, ResidualValues,
+    Rhs, Rounding, Scratch, packed_len_bf16, packed_len_f32, unpack_b_bf16, unpack_b_f32,
 };
 pub use minifloat::{Cfp8, Cfp8Decoder, decode_minifloat, encode_cfp8, encode_minifloat};
 pub use ops::{Binary, Compare, IntBinary, Operand, Reduce, Unary};

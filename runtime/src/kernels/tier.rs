@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::convert::{self, Draw};
-use super::matmul::{self, Matmul, Output, Rhs, Scratch};
+use super::matmul::{self, Matmul, Output, Rhs, Rows, Scratch};
 use super::minifloat::{self, Cfp8Decoder};
 use super::ops::{Binary, Compare, IntBinary, Operand, Reduce, Unary};
 use super::{elementwise, integer, reduce};
@@ -11,52 +11,93 @@ use super::{elementwise, integer, reduce};
 /// What a tier must provide itself: the inner blocks of tile products. All else is compiled from
 /// one definition.
 ///
-/// A block is `ROWS x (16 * HALVES)` elements of C. `a` starts at the block's first row, rows being `a_stride` apart;
-/// `panel` holds `k` steps of 32 columns and starts at the block's first column; `c` is where the
-/// block's first element goes. Implementations check the lengths.
+/// A block is `ROWS x (16 * HALVES)` elements of C. Implementations check the lengths by
+/// [`TileBlock::check`].
 pub(super) trait Tier: Copy {
     /// The largest `ROWS`, at most 12.
     const MAX_ROWS: usize;
-    /// Whether bf16 products without a bf16 instruction use f32 blocks where that is exact. The
-    /// reference does not, which makes it obvious.
-    const WIDENS: bool = true;
+    /// Whether there is [`Tier::pair_block`].
+    const HAS_PAIRS: bool = false;
 
-    /// `c (+)= a * panel` in f32 by the rules of the module: operands are not subnormal (the
+    /// `c (+)= a * panel` in f32 by the rules of the module. Operands are not subnormal (the
     /// caller's duty), c may be.
     fn f32_block<const ROWS: usize, const HALVES: usize>(self, block: BlockF32<'_>);
 
-    /// Whether [`Tier::bf16_block`] may be called.
-    fn has_bf16_dot(self) -> bool {
+    /// The same for `k` pairs of bf16 by plain multiply-adds. The caller has made sure that no
+    /// operand, no c and no partial sum is subnormal.
+    fn pair_block<const ROWS: usize, const HALVES: usize>(self, _block: BlockPairs<'_>) {
+        unreachable!("asked for by `HAS_PAIRS` only");
+    }
+
+    /// Whether there is [`Tier::dot_block`] on this host.
+    fn has_dot(self) -> bool {
         false
     }
 
-    /// The same for bf16, in panels of pairs. `k` is not zero.
-    fn bf16_block<const ROWS: usize, const HALVES: usize>(self, _block: BlockBf16<'_>) {}
+    /// Whether [`Tier::pair_block`] is to be used where it can, for `m x n` products.
+    fn prefers_pairs(self, _m: usize, _n: usize) -> bool {
+        Self::HAS_PAIRS
+    }
+
+    /// The same for `k` steps of bf16, k not being zero, by an instruction for pairs.
+    fn dot_block<const ROWS: usize, const HALVES: usize>(self, _block: BlockBf16<'_>) {
+        unreachable!("asked for by `has_dot` only");
+    }
+
+    /// Writes rows of A as [`BlockPairs`] has them to `to`, dense, and gives the least magnitude of
+    /// the nonzero elements as its code (the largest code if all are zero).
+    #[inline(always)]
+    fn split_pairs(self, a: Rows<'_, bf16>, m: usize, to: &mut [f32]) -> u16 {
+        matmul::split_pairs(a, m, to)
+    }
+
+    /// Whether an element is subnormal.
+    #[inline(always)]
+    fn any_subnormal(self, x: &[f32]) -> bool {
+        // Zero wraps to the largest number, and a least element is quickly found.
+        let less_one = x.iter().fold(u32::MAX, |least, x| {
+            least.min((x.to_bits() & 0x7FFF_FFFF).wrapping_sub(1))
+        });
+        less_one < 0x007F_FFFF
+    }
 }
 
 /// Operands of a block; see [`Tier`].
-pub(super) struct TileBlock<'a, E> {
-    pub a: &'a [E],
+pub(super) struct TileBlock<'a, A, B> {
+    /// The block's rows of A.
+    pub a: &'a [A],
+    /// From row to row.
     pub a_stride: usize,
+    /// Steps, or pairs of steps.
     pub k: usize,
-    pub panel: &'a [E],
+    /// A panel, from the block's first column on.
+    pub panel: &'a [B],
+    /// From the block's first element on.
     pub c: &'a mut [f32],
+    /// From row to row.
     pub c_stride: usize,
+    /// Whether c is added to.
     pub accumulate: bool,
 }
 
-pub(super) type BlockF32<'a> = TileBlock<'a, f32>;
-pub(super) type BlockBf16<'a> = TileBlock<'a, bf16>;
+/// f32 steps.
+pub(super) type BlockF32<'a> = TileBlock<'a, f32, f32>;
+/// bf16 steps, with panels of pairs.
+pub(super) type BlockBf16<'a> = TileBlock<'a, bf16, bf16>;
+/// Pairs of bf16 steps; a row of A holds the `k` odd elements, then the `k` even ones.
+pub(super) type BlockPairs<'a> = TileBlock<'a, f32, bf16>;
 
-impl<E> TileBlock<'_, E> {
-    /// Panics unless the slices hold a block of this size, whose panel starts at a column that
-    /// leaves it `width` columns, with `steps` steps of `step` elements each.
+impl<A, B> TileBlock<'_, A, B> {
+    /// Panics unless the slices hold `rows` rows of A with `a_len` elements, panel rows of
+    /// `panel_row` elements for these, of which `panel_used` are used (as many, or twice as
+    /// many, as columns of C).
     #[inline(always)]
-    pub fn check(&self, rows: usize, width: usize, steps: usize, step: usize) {
-        let column = step / 32;
-        assert!(self.a.len() >= (rows - 1) * self.a_stride + self.k);
-        assert!(steps == 0 || self.panel.len() >= (steps - 1) * step + width * column);
-        assert!(self.c.len() >= (rows - 1) * self.c_stride + width);
+    pub fn check(&self, rows: usize, a_len: usize, panel_used: usize, panel_row: usize) {
+        let per_row = panel_row / 32;
+        let steps = a_len.div_ceil(per_row);
+        assert!(self.a.len() >= (rows - 1) * self.a_stride + a_len);
+        assert!(steps == 0 || self.panel.len() >= (steps - 1) * panel_row + panel_used);
+        assert!(self.c.len() >= (rows - 1) * self.c_stride + panel_used / per_row);
     }
 }
 
@@ -67,8 +108,8 @@ macro_rules! kernels {
         plain { $($(#[$pdoc:meta])* fn $pname:ident($($parg:ident: $pty:ty),* $(,)?) $(-> $pret:ty)? = $pbody:path;)* }
         tiered { $($(#[$tdoc:meta])* fn $tname:ident($($targ:ident: $tty:ty),* $(,)?) = $tbody:path;)* }
     ) => {
-        /// One implementation of all arithmetic. See the [module](super) for what the functions compute,
-        /// to the bit.
+        /// One implementation of all arithmetic. See the [module](super) for what the functions
+        /// compute, to the bit.
         ///
         /// All functions panic if slices that should be equally long are not, or if a view
         /// exceeds its slice: a verified program has neither.
@@ -201,7 +242,8 @@ kernels! {
         fn compare_i64(op: Compare, a: &[i64], b: Operand<'_, i64>, y: &mut [u8]) = integer::compare;
         /// Rounds to nearest even.
         fn f32_to_bf16(x: &[f32], y: &mut [bf16]) = convert::f32_to_bf16;
-        /// Rounds stochastically, by [`dojoc_ir::formats::stochastic_bf16`] after the general rules.
+        /// Rounds stochastically, by [`dojoc_ir::formats::stochastic_bf16`] after the general
+        /// rules.
         fn f32_to_bf16_stochastic(draw: Draw, x: &[f32], y: &mut [bf16]) = convert::f32_to_bf16_stochastic;
         /// Exact.
         fn bf16_to_f32(x: &[bf16], y: &mut [f32]) = convert::bf16_to_f32;
@@ -211,8 +253,8 @@ kernels! {
         fn f16_to_f32(x: &[f16], y: &mut [f32]) = convert::f16_to_f32;
         /// Rounds to nearest even.
         fn i32_to_f32(x: &[i32], y: &mut [f32]) = convert::i32_to_f32;
-        /// Truncates towards zero; out of range as the `convert` op of the IR does it: the low bits of a 128-bit
-        /// integer, to which larger values saturate; NaN gives 0.
+        /// Truncates towards zero; out of range as the `convert` op of the IR does it: the low bits
+        /// of a 128-bit integer, to which larger values saturate; NaN gives 0.
         fn f32_to_i32(x: &[f32], y: &mut [i32]) = convert::f32_to_i32;
         /// Extends the sign.
         fn i8_to_i32(x: &[i8], y: &mut [i32]) = convert::i8_to_i32;
@@ -239,11 +281,10 @@ pub(super) struct Scalar;
 
 impl Tier for Scalar {
     const MAX_ROWS: usize = 4;
-    const WIDENS: bool = false;
 
     fn f32_block<const ROWS: usize, const HALVES: usize>(self, block: BlockF32<'_>) {
         let width = 16 * HALVES;
-        block.check(ROWS, width, block.k, 32);
+        block.check(ROWS, block.k, width, 32);
         for i in 0..ROWS {
             let c = &mut block.c[i * block.c_stride..][..width];
             for (j, c) in c.iter_mut().enumerate() {

@@ -22,7 +22,8 @@ const TWO_OVER_PI: [u64; 4] = [
 
 /// (q, r) with x = q * pi/2 + r, |r| <= pi/4 (nearly), q modulo 2^32, for |x| < [`LARGE`].
 ///
-/// The first product is subtracted exactly, since the difference is a multiple of 2^-24 and at most one.
+/// The first product is subtracted exactly, since the difference is a multiple of 2^-24 and at most
+/// one.
 #[inline(always)]
 pub(super) fn reduce(x: f32) -> (u32, f32) {
     let shifted = x.mul_add(std::f32::consts::FRAC_2_PI, ROUND);

@@ -1,12 +1,24 @@
 //! What happens to a block of sums before it is stored.
 
+use half::bf16;
+
 use super::{Epilogue, Output, PANEL, Residual, ResidualValues, Rounding, Staging};
 use crate::kernels::convert;
 use crate::kernels::elementwise::{self, Element};
 use crate::kernels::float::finish;
 
+/// A row of a whole panel has a length that the compiler knows, which makes it straight code.
 #[inline(always)]
 fn add_row<E: Element>(row: &mut [f32], values: &[E]) {
+    if let (Ok(row), Ok(values)) = (
+        <&mut [f32; PANEL]>::try_from(&mut *row),
+        <&[E; PANEL]>::try_from(values),
+    ) {
+        for (x, v) in row.iter_mut().zip(values) {
+            *x = finish(*x + v.read());
+        }
+        return;
+    }
     for (x, v) in row.iter_mut().zip(values) {
         *x = finish(*x + v.read());
     }
@@ -70,7 +82,16 @@ pub(super) fn finish_block(
             } => {
                 let to = &mut data[i * *stride + first_column..][..width];
                 match *rounding {
-                    Rounding::NearestEven => convert::f32_to_bf16(row, to),
+                    Rounding::NearestEven => {
+                        if let (Ok(row), Ok(to)) = (
+                            <&[f32; PANEL]>::try_from(&*row),
+                            <&mut [bf16; PANEL]>::try_from(&mut *to),
+                        ) {
+                            convert::f32_to_bf16(row, to);
+                        } else {
+                            convert::f32_to_bf16(row, to);
+                        }
+                    }
                     Rounding::Stochastic {
                         draw,
                         row: distance,

@@ -1,9 +1,11 @@
 //! Tile products: operands, the loop over blocks, and the ways without a bf16 instruction.
 
+mod aligned;
 mod epilogue;
 mod pack;
 mod types;
 
+pub use aligned::Aligned;
 pub(super) use pack::{pack_b_bf16, pack_b_f32};
 pub use pack::{packed_len_bf16, packed_len_f32, unpack_b_bf16, unpack_b_f32};
 pub use types::{
@@ -14,7 +16,7 @@ pub use types::{
 use half::bf16;
 
 use super::elementwise::Element;
-use super::float::{dot_step, finish, flush};
+use super::float::{dot_step, finish};
 use super::tier::{Tier, TileBlock};
 use epilogue::finish_block;
 
@@ -30,46 +32,57 @@ const MAX_BLOCK_ROWS: usize = 12;
 /// Where block results go before an epilogue.
 type Staging = [f32; MAX_BLOCK_ROWS * PANEL];
 
-/// One way to compute blocks: calls the tier's kernel of the right size.
-trait Blocks<E> {
-    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, E>);
+/// One way to compute blocks: calls the kernel of the right size.
+trait Blocks<A, B> {
+    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, A, B>);
 }
 
 /// The tier's f32 blocks.
 struct F32Blocks<T>(T);
 
-impl<T: Tier> Blocks<f32> for F32Blocks<T> {
+impl<T: Tier> Blocks<f32, f32> for F32Blocks<T> {
     #[inline(always)]
-    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, f32>) {
+    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, f32, f32>) {
         self.0.f32_block::<ROWS, HALVES>(block);
     }
 }
 
-/// The tier's bf16 blocks.
-struct DotBlocks<T>(T);
+/// The tier's blocks of pairs.
+struct PairBlocks<T>(T);
 
-impl<T: Tier> Blocks<bf16> for DotBlocks<T> {
+impl<T: Tier> Blocks<f32, bf16> for PairBlocks<T> {
     #[inline(always)]
-    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, bf16>) {
-        self.0.bf16_block::<ROWS, HALVES>(block);
+    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, f32, bf16>) {
+        self.0.pair_block::<ROWS, HALVES>(block);
     }
 }
 
-/// bf16 steps one by one on widened operands, with every rule of [`dot_step`].
+/// The tier's blocks by a bf16 instruction.
+struct DotBlocks<T>(T);
+
+impl<T: Tier> Blocks<bf16, bf16> for DotBlocks<T> {
+    #[inline(always)]
+    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, bf16, bf16>) {
+        self.0.dot_block::<ROWS, HALVES>(block);
+    }
+}
+
+/// bf16 steps one by one, with every rule of [`dot_step`].
 struct StepBlocks;
 
-impl Blocks<f32> for StepBlocks {
+impl Blocks<bf16, bf16> for StepBlocks {
     #[inline(always)]
-    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, f32>) {
+    fn block<const ROWS: usize, const HALVES: usize>(&self, block: TileBlock<'_, bf16, bf16>) {
         for i in 0..ROWS {
             let a = &block.a[i * block.a_stride..][..block.k];
             let c = &mut block.c[i * block.c_stride..][..HALF * HALVES];
             if !block.accumulate {
                 c.fill(0.0);
             }
-            for (a, b) in a.iter().zip(block.panel.chunks(PANEL)) {
-                for (c, b) in c.iter_mut().zip(b) {
-                    *c = dot_step(*a, *b, *c);
+            for (a, b) in a.chunks(2).zip(block.panel.chunks(2 * PANEL)) {
+                let (even, odd) = (a[0].read(), a.get(1).map_or(0.0, |x| x.read()));
+                for (c, b) in c.iter_mut().zip(b.chunks_exact(2)) {
+                    *c = dot_step(even, b[0].read(), dot_step(odd, b[1].read(), *c));
                 }
             }
             for c in c {
@@ -81,12 +94,12 @@ impl Blocks<f32> for StepBlocks {
 
 /// Calls the kernel for `rows` rows and `width` columns (at most a panel).
 #[inline(always)]
-fn call<E, B: Blocks<E>>(blocks: &B, rows: usize, width: usize, block: TileBlock<'_, E>) {
+fn call<A, B, K: Blocks<A, B>>(kernel: &K, rows: usize, width: usize, block: TileBlock<'_, A, B>) {
     macro_rules! by_rows {
         ($($rows:literal)*) => {
             match (rows, width > HALF) {
-                $(($rows, true) => blocks.block::<$rows, 2>(block),
-                  ($rows, false) => blocks.block::<$rows, 1>(block),)*
+                $(($rows, true) => kernel.block::<$rows, 2>(block),
+                  ($rows, false) => kernel.block::<$rows, 1>(block),)*
                 _ => unreachable!("a block has 1 to 12 rows"),
             }
         };
@@ -100,21 +113,25 @@ fn block_rows(m: usize, largest: usize) -> usize {
 }
 
 /// Rows of A as the blocks read them.
-struct Rows<'a, E> {
-    data: &'a [E],
-    stride: usize,
-    k: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, E> {
+    /// Where the first row starts.
+    pub data: &'a [E],
+    /// From row to row.
+    pub stride: usize,
+    /// Steps, or pairs of them.
+    pub k: usize,
 }
 
 /// Computes the columns of one panel for all rows, with the epilogue.
 #[inline(always)]
-fn panel_product<E, B: Blocks<E>, P>(
+fn panel_product<A, B, K: Blocks<A, B>, P>(
     product: &Matmul<'_, P>,
     output: &mut Output<'_>,
     first_column: usize,
-    rows: &Rows<'_, E>,
-    panel: &[E],
-    (blocks, max_rows): (&B, usize),
+    rows: &Rows<'_, A>,
+    panel: &[B],
+    (blocks, max_rows): (&K, usize),
 ) {
     let width = PANEL.min(product.n - first_column);
     let whole = width == PANEL || width == HALF;
@@ -166,9 +183,9 @@ fn panel_product<E, B: Blocks<E>, P>(
 
 /// The rows of A, transposed or flushed into `copy` if need be.
 #[inline(always)]
-fn prepare_a<'a, E: Element>(
+fn prepare_a<'a, E: Element + Default>(
     product: &Matmul<'a, E>,
-    copy: &'a mut Vec<E>,
+    copy: &'a mut Aligned<E>,
     must_copy: impl Fn(&[E]) -> bool,
 ) -> Rows<'a, E> {
     let (m, k, a) = (product.m, product.k, product.a);
@@ -180,18 +197,14 @@ fn prepare_a<'a, E: Element>(
             k,
         };
     }
-    if !a.transposed {
-        let used = a.stride * (m - 1) + k;
-        if !must_copy(&a.data[..used]) {
-            return Rows {
-                data: a.data,
-                stride: a.stride,
-                k,
-            };
-        }
+    if !a.transposed && !must_copy(&a.data[..a.stride * (m - 1) + k]) {
+        return Rows {
+            data: a.data,
+            stride: a.stride,
+            k,
+        };
     }
-    copy.clear();
-    copy.resize(m * k, E::write(0.0));
+    let copy = copy.of_len(m * k);
     pack::rows_of_a(a, m, k, copy);
     Rows {
         data: copy,
@@ -201,40 +214,29 @@ fn prepare_a<'a, E: Element>(
 }
 
 #[inline(always)]
-fn any_subnormal(x: &[f32]) -> bool {
-    x.iter().fold(false, |any, x| {
-        let magnitude = x.to_bits() & 0x7FFF_FFFF;
-        any | (magnitude.wrapping_sub(1) < 0x007F_FFFF)
-    })
-}
-
-#[inline(always)]
 pub(super) fn matmul_f32<T: Tier>(
     tier: T,
     product: &Matmul<'_, f32>,
     mut output: Output<'_>,
     scratch: &mut Scratch,
 ) {
-    product.check(&output, packed_len_f32(product.k, product.n));
+    let len = packed_len_f32(product.k, product.n);
+    product.check(&output, len);
     if product.m == 0 || product.n == 0 {
         return;
     }
-    let rows = prepare_a(product, &mut scratch.a_f32, any_subnormal);
+    let rows = prepare_a(product, &mut scratch.a_f32, |x| tier.any_subnormal(x));
     let panels = match product.b {
         Rhs::Packed(panels) => panels,
         b => {
-            scratch.b_f32.clear();
-            scratch
-                .b_f32
-                .resize(packed_len_f32(product.k, product.n), 0.0);
-            pack_b_f32(b, product.k, product.n, &mut scratch.b_f32);
-            &scratch.b_f32
+            let panels = scratch.b_f32.of_len(len);
+            pack_b_f32(b, product.k, product.n, panels);
+            panels
         }
     };
-    let blocks = F32Blocks(tier);
     for first_column in (0..product.n).step_by(PANEL) {
         let panel = &panels[first_column * product.k..][..PANEL * product.k];
-        let blocks = (&blocks, T::MAX_ROWS);
+        let blocks = (&F32Blocks(tier), T::MAX_ROWS);
         panel_product(product, &mut output, first_column, &rows, panel, blocks);
     }
 }
@@ -246,7 +248,8 @@ pub(super) fn matmul_bf16<T: Tier>(
     mut output: Output<'_>,
     scratch: &mut Scratch,
 ) {
-    product.check(&output, packed_len_bf16(product.k, product.n));
+    let len = packed_len_bf16(product.k, product.n);
+    product.check(&output, len);
     if product.m == 0 || product.n == 0 {
         return;
     }
@@ -254,35 +257,43 @@ pub(super) fn matmul_bf16<T: Tier>(
     let panels = match product.b {
         Rhs::Packed(panels) => panels,
         b => {
-            scratch.b_bf16.clear();
-            let len = packed_len_bf16(product.k, product.n);
-            scratch.b_bf16.resize(len, bf16::ZERO);
-            pack_b_bf16(b, product.k, product.n, &mut scratch.b_bf16);
-            &scratch.b_bf16
+            let panels = scratch.b_bf16.of_len(len);
+            pack_b_bf16(b, product.k, product.n, panels);
+            panels
         }
     };
     let steps = product.k.next_multiple_of(2);
-    let panel_of = |first_column| &panels[first_column * steps..][..PANEL * steps];
-    if tier.has_bf16_dot() && product.k > 0 {
-        let blocks = (&DotBlocks(tier), T::MAX_ROWS);
-        for first_column in (0..product.n).step_by(PANEL) {
-            let panel = panel_of(first_column);
-            panel_product(product, &mut output, first_column, &rows, panel, blocks);
-        }
-        return;
-    }
-    let least_a = widen_rows(&rows, product.m, &mut scratch.a_f32);
-    let rows = Rows {
-        data: &scratch.a_f32,
+    let mut least_a = SUBNORMAL;
+    let mut pair_rows = Rows {
+        data: &[],
         stride: steps,
-        k: steps,
+        k: steps / 2,
     };
+    if tier.prefers_pairs(product.m, product.n) && product.k > 0 {
+        let split = scratch.a_f32.of_len(product.m * steps);
+        least_a = tier.split_pairs(rows, product.m, split);
+        pair_rows.data = split;
+    }
     for first_column in (0..product.n).step_by(PANEL) {
-        let least_b = widen_panel(panel_of(first_column), &mut scratch.b_f32);
-        let panel = &scratch.b_f32;
-        let earlier = output.least_earlier(product.m, (first_column, product.n));
-        if T::WIDENS && never_subnormal(least_a, least_b, earlier) {
-            let blocks = (&F32Blocks(tier), T::MAX_ROWS);
+        let panel = &panels[first_column * steps..][..PANEL * steps];
+        let pairs_are_exact = least_a > SUBNORMAL
+            && never_subnormal(
+                least_a,
+                least_magnitude(panel),
+                output.least_earlier(product.m, (first_column, product.n)),
+            );
+        if pairs_are_exact {
+            let blocks = (&PairBlocks(tier), T::MAX_ROWS);
+            panel_product(
+                product,
+                &mut output,
+                first_column,
+                &pair_rows,
+                panel,
+                blocks,
+            );
+        } else if tier.has_dot() && product.k > 0 {
+            let blocks = (&DotBlocks(tier), T::MAX_ROWS);
             panel_product(product, &mut output, first_column, &rows, panel, blocks);
         } else {
             let blocks = (&StepBlocks, MAX_BLOCK_ROWS);
@@ -291,82 +302,70 @@ pub(super) fn matmul_bf16<T: Tier>(
     }
 }
 
-/// Whether no step of a bf16 product can have a subnormal result, so that [`dot_step`] is a plain
-/// fused multiply-add. The arguments are the least exponent fields of the nonzero values.
+/// The largest magnitude of a subnormal bf16, as its code.
+const SUBNORMAL: u16 = 0x007F;
+
+/// The least magnitude of the nonzero elements, as its code; the largest code if there are none.
+#[inline(always)]
+fn least_magnitude(x: &[bf16]) -> u16 {
+    // Zero wraps to the largest number. This form is three instructions for a vector.
+    let less_one = x.iter().fold(u16::MAX, |least, x| {
+        least.min((x.to_bits() & 0x7FFF).wrapping_sub(1))
+    });
+    less_one.saturating_add(1)
+}
+
+/// Whether a product of bf16 can have no subnormal operand and no subnormal partial sum, so that
+/// [`dot_step`] is a plain fused multiply-add. The arguments are the least magnitudes of nonzero
+/// values, as codes, for c of the upper half.
 ///
-/// A product of bf16 values with fields ea and eb is a multiple of `2^(ea + eb - 254 - 14)`, an f32 with
-/// field ec one of `2^(ec - 127 - 23)`. If those are multiples of `2^-126`, so is every partial sum, as
-/// rounding keeps multiples: it is zero or at least `2^-126`.
-fn never_subnormal(least_a: u32, least_b: u32, least_c: u32) -> bool {
-    least_a + least_b >= 254 + 14 - 126 && least_c >= 127 + 23 - 126
+/// A product of normal bf16 with exponent fields ea and eb is a multiple of `2^(ea + eb - 254 -
+/// 14)`, a normal f32 with field ec one of `2^(ec - 127 - 23)`. If those are multiples of `2^-126`,
+/// so is every partial sum, as rounding keeps multiples: it is zero or at least `2^-126`.
+fn never_subnormal(least_a: u16, least_b: u16, least_c: u16) -> bool {
+    let (ea, eb, ec) = (least_a >> 7, least_b >> 7, least_c >> 7);
+    ea > 0 && eb > 0 && ea + eb >= 254 + 14 - 126 && ec >= 127 + 23 - 126
 }
 
-/// The larger of any exponent field, for values without any nonzero one.
-const NO_EXPONENT: u32 = 255;
-
-/// The exponent field of x, [`NO_EXPONENT`] for zero.
+/// See [`Tier::split_pairs`].
 #[inline(always)]
-fn exponent_field(x: f32) -> u32 {
-    let field = x.to_bits() >> 23 & 0xFF;
-    if x == 0.0 { NO_EXPONENT } else { field }
-}
-
-/// Widens rows of A with the steps of each pair swapped, which is the order of accumulation. Gives
-/// the least exponent field of a nonzero value.
-#[inline(always)]
-fn widen_rows(rows: &Rows<'_, bf16>, m: usize, to: &mut Vec<f32>) -> u32 {
-    let steps = rows.k.next_multiple_of(2);
-    to.clear();
-    to.resize(m * steps, 0.0);
-    if steps == 0 {
-        return NO_EXPONENT;
-    }
-    let mut least = NO_EXPONENT;
-    for (i, to) in to.chunks_mut(steps).enumerate() {
+pub(super) fn split_pairs(rows: Rows<'_, bf16>, m: usize, to: &mut [f32]) -> u16 {
+    let pairs = rows.k.div_ceil(2);
+    let widen = |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16);
+    let mut least = u16::MAX;
+    for (i, to) in to.chunks_exact_mut(2 * pairs).take(m).enumerate() {
         let row = &rows.data[i * rows.stride..][..rows.k];
-        for (pair, to) in row.chunks(2).zip(to.chunks_mut(2)) {
-            to[1] = pair[0].read();
-            to[0] = pair.get(1).map_or(0.0, |x| x.read());
-            least = least.min(exponent_field(to[0])).min(exponent_field(to[1]));
+        least = least.min(least_magnitude(row));
+        let row = row.chunks_exact(2);
+        let (odd, even) = to.split_at_mut(pairs);
+        if let [last] = row.remainder() {
+            odd[pairs - 1] = 0.0;
+            even[pairs - 1] = widen(*last);
         }
-    }
-    least
-}
-
-/// Widens a panel of pairs to an f32 panel in the order of accumulation. Gives the least exponent
-/// field of a nonzero value.
-#[inline(always)]
-fn widen_panel(panel: &[bf16], to: &mut Vec<f32>) -> u32 {
-    to.clear();
-    to.resize(panel.len(), 0.0);
-    let mut least = NO_EXPONENT;
-    for (pairs, to) in panel
-        .chunks_exact(2 * PANEL)
-        .zip(to.chunks_exact_mut(2 * PANEL))
-    {
-        let (odd, even) = to.split_at_mut(PANEL);
-        for ((pair, odd), even) in pairs.chunks_exact(2).zip(odd).zip(even) {
-            *even = pair[0].read();
-            *odd = pair[1].read();
-            least = least.min(exponent_field(*even)).min(exponent_field(*odd));
+        for ((pair, odd), even) in row.zip(odd).zip(even) {
+            *odd = widen(pair[1]);
+            *even = widen(pair[0]);
         }
     }
     least
 }
 
 impl Output<'_> {
-    /// The least exponent field of the nonzero values to which the columns from the first to the
-    /// last of a panel are added; zero if one is subnormal.
+    /// The least magnitude of the nonzero values to which the columns of a panel are added, as the
+    /// upper half of its code; zero if one is subnormal.
     #[inline(always)]
-    fn least_earlier(&self, m: usize, (first_column, n): (usize, usize)) -> u32 {
+    fn least_earlier(&self, m: usize, (first_column, n): (usize, usize)) -> u16 {
         let Some(earlier) = self.earlier() else {
-            return NO_EXPONENT;
+            return u16::MAX;
         };
         let width = PANEL.min(n - first_column);
-        (0..m).fold(NO_EXPONENT, |least, i| {
+        let less_one = (0..m).fold(u32::MAX, |least, i| {
             let row = &earlier.data[i * earlier.stride + first_column..][..width];
-            row.iter().fold(least, |l, x| l.min(exponent_field(*x)))
-        })
+            row.iter().fold(least, |least, x| {
+                least.min((x.to_bits() & 0x7FFF_FFFF).wrapping_sub(1))
+            })
+        });
+        (less_one.saturating_add(1) >> 16) as u16
     }
 
     /// Copies what the block is added to into `staging` and says whether there is anything.
@@ -382,9 +381,7 @@ impl Output<'_> {
         };
         for (i, to) in staging.chunks_mut(PANEL).take(count).enumerate() {
             let row = &earlier.data[(top + i) * earlier.stride + first_column..][..width];
-            for (to, x) in to.iter_mut().zip(row) {
-                *to = flush(*x);
-            }
+            to[..width].copy_from_slice(row);
         }
         true
     }

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::Aligned;
 use crate::kernels::convert::Draw;
 use crate::kernels::ops::Unary;
 
@@ -238,8 +239,8 @@ impl<E> Matmul<'_, E> {
 /// Memory for copies of operands, kept between products so that it is allocated once per worker.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    pub(super) a_f32: Vec<f32>,
-    pub(super) b_f32: Vec<f32>,
-    pub(super) a_bf16: Vec<bf16>,
-    pub(super) b_bf16: Vec<bf16>,
+    pub(super) a_f32: Aligned<f32>,
+    pub(super) b_f32: Aligned<f32>,
+    pub(super) a_bf16: Aligned<bf16>,
+    pub(super) b_bf16: Aligned<bf16>,
 }

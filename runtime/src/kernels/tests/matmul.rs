@@ -50,7 +50,7 @@ fn model_f32(k: usize, start: f32, a: impl Fn(usize) -> f32, b: impl Fn(usize) -
 /// How values are drawn; each provokes something else.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Values {
-    /// Nothing special: bf16 products may use plain f32 blocks.
+    /// Nothing special.
     Ordinary,
     /// NaN, infinities, subnormals, all exponents.
     Any,
@@ -58,31 +58,86 @@ enum Values {
     Tiny,
     /// Ordinary ones and a few subnormals.
     Sprinkled,
+    /// Products that cancel to little more or little less than the least normal value.
+    Cancelling,
+    /// Products that cancel an earlier C, to the same.
+    CancellingEarlier,
+    /// Large values of A, subnormal and other small ones of B.
+    Lopsided,
 }
 
-fn draw(rng: &mut impl Rng, values: Values) -> f32 {
-    match values {
-        Values::Ordinary => ordinary(rng),
-        Values::Any => any_f32(rng),
-        Values::Tiny => {
-            let exponent = rng.random_range(-67..-58);
-            // Few significant bits, so that sums cancel and reach ties.
-            let mantissa = rng.random_range(-9i32..10) as f32;
-            mantissa * 2f32.powi(exponent)
-        }
-        Values::Sprinkled if rng.random_range(0..9) == 0 => {
-            f32::from_bits(rng.random::<u32>() & 0x807F_FFFF)
-        }
-        Values::Sprinkled => ordinary(rng),
-    }
-}
-
-const ALL_VALUES: [Values; 4] = [
+const ALL_VALUES: [Values; 7] = [
     Values::Ordinary,
     Values::Any,
     Values::Tiny,
     Values::Sprinkled,
+    Values::Cancelling,
+    Values::CancellingEarlier,
+    Values::Lopsided,
 ];
+
+/// What a value is drawn for.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    A,
+    B,
+    C,
+}
+
+/// How values are drawn in one trial. Exponents are the same for a whole operand where they matter.
+struct Source {
+    values: Values,
+    exponent: i32,
+}
+
+impl Source {
+    fn new(values: Values, trial: usize) -> Self {
+        let around = trial as i32 % 6;
+        let exponent = match values {
+            // Differences of products are 2^-14 of them.
+            Values::Cancelling => -126 + 14 - 3 + around,
+            // Differences from C are 2^-23 of it.
+            Values::CancellingEarlier => -126 + 23 - 3 + around,
+            _ => 0,
+        };
+        Self { values, exponent }
+    }
+
+    fn draw(&self, rng: &mut impl Rng, place: Place) -> f32 {
+        let sign = if rng.random() { 1.0 } else { -1.0 };
+        let power = |e: i32| sign * 2f32.powi(e);
+        let half = self.exponent / 2;
+        match (self.values, place) {
+            (Values::Any, _) => any_f32(rng),
+            (Values::Tiny, Place::C) => rng.random_range(-40i32..40) as f32 * 2f32.powi(-129),
+            (Values::Tiny, _) => {
+                // Few significant bits, so that sums cancel and reach ties.
+                let mantissa = rng.random_range(-9i32..10) as f32;
+                mantissa * 2f32.powi(rng.random_range(-67..-58))
+            }
+            (Values::Sprinkled, _) if rng.random_range(0..9) == 0 => {
+                f32::from_bits(rng.random::<u32>() & 0x807F_FFFF)
+            }
+            (Values::Ordinary | Values::Sprinkled, _) => ordinary(rng),
+            (Values::Cancelling, Place::C) => 0.0,
+            (Values::Cancelling, place) => {
+                let fraction = if rng.random() { 1.0 / 128.0 } else { 0.0 };
+                let exponent = if place == Place::A {
+                    half
+                } else {
+                    self.exponent - half
+                };
+                power(exponent) * (1.0 + fraction)
+            }
+            (Values::CancellingEarlier, Place::A) => power(half),
+            (Values::CancellingEarlier, Place::B) => power(self.exponent - half),
+            (Values::CancellingEarlier, Place::C) => power(self.exponent) * (1.0 + f32::EPSILON),
+            (Values::Lopsided, Place::A) => power(rng.random_range(16..120)),
+            (Values::Lopsided, Place::B) => power(rng.random_range(-133..-110)),
+            (Values::Lopsided, Place::C) => power(rng.random_range(-100..0)),
+        }
+    }
+}
 
 fn shapes(rng: &mut impl Rng) -> Vec<(usize, usize, usize)> {
     let mut shapes = vec![
@@ -117,15 +172,23 @@ struct Operands<E> {
 }
 
 impl<E: Copy> Operands<E> {
-    fn new((m, n, k): (usize, usize, usize), trial: usize, mut draw: impl FnMut() -> E) -> Self {
+    fn new(
+        (m, n, k): (usize, usize, usize),
+        trial: usize,
+        mut draw: impl FnMut(Place) -> E,
+    ) -> Self {
         let (a_transposed, b_transposed) = (trial % 3 == 1, trial % 4 == 1);
         let (a_rows, a_cols) = if a_transposed { (k, m) } else { (m, k) };
         let (b_rows, b_cols) = if b_transposed { (n, k) } else { (k, n) };
         let (a_stride, b_stride) = (a_cols + trial % 3, b_cols + trial % 2);
         let offset = trial % 5;
         Self {
-            a: (0..a_rows * a_stride + offset).map(|_| draw()).collect(),
-            b: (0..b_rows * b_stride + offset).map(|_| draw()).collect(),
+            a: (0..a_rows * a_stride + offset)
+                .map(|_| draw(Place::A))
+                .collect(),
+            b: (0..b_rows * b_stride + offset)
+                .map(|_| draw(Place::B))
+                .collect(),
             a_stride,
             b_stride,
             offset,
@@ -169,11 +232,14 @@ impl<E: Copy> Operands<E> {
 fn f32_products_follow_the_stated_order() {
     let mut rng = rng(10);
     for (trial, (m, n, k)) in shapes(&mut rng).into_iter().enumerate() {
-        let values = ALL_VALUES[trial % 4];
-        let operands = Operands::new((m, n, k), trial, || draw(&mut rng, values));
+        let values = ALL_VALUES[trial % 7];
+        let source = Source::new(values, trial);
+        let operands = Operands::new((m, n, k), trial, |place| source.draw(&mut rng, place));
         let accumulate = trial % 7 > 2;
         let stride = n + trial % 3;
-        let start: Vec<f32> = (0..m * stride).map(|_| draw(&mut rng, values)).collect();
+        let start: Vec<f32> = (0..m * stride)
+            .map(|_| source.draw(&mut rng, Place::C))
+            .collect();
         let mut expected = start.clone();
         for i in 0..m {
             for j in 0..n {
@@ -220,14 +286,14 @@ fn bf16_products_follow_the_stated_order() {
     for (trial, (m, n, k)) in shapes.into_iter().enumerate() {
         for values in ALL_VALUES {
             let truncated = |x: f32| bf16::from_bits((x.to_bits() >> 16) as u16);
-            let operands = Operands::new((m, n, k), trial, || truncated(draw(&mut rng, values)));
+            let source = Source::new(values, trial);
+            let operands = Operands::new((m, n, k), trial, |place| {
+                truncated(source.draw(&mut rng, place))
+            });
             let accumulate = trial % 7 > 2;
             let stride = n + trial % 3;
             let start: Vec<f32> = (0..m * stride)
-                .map(|_| match values {
-                    Values::Tiny => rng.random_range(-40i32..40) as f32 * 2f32.powi(-129),
-                    values => draw(&mut rng, values),
-                })
+                .map(|_| source.draw(&mut rng, Place::C))
                 .collect();
             let mut expected = start.clone();
             for i in 0..m {
@@ -339,11 +405,13 @@ fn epilogues_are_the_vector_kernels_in_order() {
         } else {
             Values::Ordinary
         };
-        let operands = Operands::new((m, n, k), 0, || bf16::from_f32(draw(&mut rng, values)));
-        let bias: Vec<f32> = (0..n).map(|_| draw(&mut rng, values)).collect();
-        let residual: Vec<f32> = (0..m * n).map(|_| draw(&mut rng, values)).collect();
+        let source = Source::new(values, trial);
+        let mut draw = |place| source.draw(&mut rng, place);
+        let operands = Operands::new((m, n, k), 0, |place| bf16::from_f32(draw(place)));
+        let bias: Vec<f32> = (0..n).map(|_| draw(Place::C)).collect();
+        let residual: Vec<f32> = (0..m * n).map(|_| draw(Place::C)).collect();
         let residual16: Vec<bf16> = residual.iter().map(|x| bf16::from_f32(*x)).collect();
-        let earlier: Vec<f32> = (0..m * (n + 1)).map(|_| draw(&mut rng, values)).collect();
+        let earlier: Vec<f32> = (0..m * (n + 1)).map(|_| draw(Place::C)).collect();
         let activation = Activation::ALL[trial % 7];
         let epilogue = Epilogue {
             bias: (trial % 2 == 0).then_some(&bias[..]),
@@ -506,6 +574,24 @@ fn panels_unpack_to_what_was_packed() {
                 assert_eq!(bits(row), bits(&expected[p * n..][..n]), "{kernels:?}");
                 assert_eq!(bits16(row16), bits16(&b16[p * n..][..n]), "{kernels:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn aligned_memory_is_aligned_and_keeps_its_content() {
+    for len in [0, 1, 31, 1000] {
+        let mut memory = Aligned::<f32>::new(len);
+        assert_eq!(bits(&memory), vec![0; len]);
+        memory
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, x)| *x = i as f32);
+        let mut copy = memory.clone();
+        assert_eq!(bits(&copy), bits(&memory));
+        assert_eq!(copy.of_len(len + 5).len(), len + 5);
+        for memory in [memory, copy] {
+            assert_eq!(memory.as_ptr().addr() % 64, 0);
         }
     }
 }

@@ -17,7 +17,7 @@ fn others() -> Vec<&'static dyn Kernels> {
     let mut all = available();
     all.remove(0);
     #[cfg(target_arch = "x86_64")]
-    all.extend(x86::avx512_without_dot());
+    all.extend(x86::avx512_variants());
     all
 }
 
