@@ -4,12 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dim::{Bindings, Dim};
 use crate::scalar::Scalar;
 use crate::types::{Class, DType};
 
 /// A float that is compared and hashed by its total order, so that attributes can be keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct F64(pub f64);
 
 impl PartialEq for F64 {
@@ -261,6 +263,32 @@ simple_field! {
         Attr::Int(i) => u64::try_from(*i).ok().map(Dim::Const);
 }
 
+/// A truth value that is left out of the text where it is false.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub struct Flag(pub bool);
+
+impl std::ops::Deref for Flag {
+    type Target = bool;
+    fn deref(&self) -> &bool {
+        &self.0
+    }
+}
+
+impl AttrField for Flag {
+    fn kind() -> String {
+        "a bool, optional".into()
+    }
+    fn to_attr(&self) -> Option<Attr> {
+        self.0.then_some(Attr::Bool(true))
+    }
+    fn from_attr(attr: Option<&Attr>) -> Result<Self, String> {
+        attr.map_or(Ok(false), |attr| bool::from_attr(Some(attr)))
+            .map(Self)
+    }
+}
+
 impl<T: AttrField> AttrField for Vec<T> {
     fn kind() -> String {
         format!("a list of items, each {}", T::kind())
@@ -312,7 +340,7 @@ impl<T: AttrField> AttrField for Option<T> {
 }
 
 /// A number whose kind follows an element type: the value of `full`, the bounds of a range...
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Number {
     /// For integers and bool.
     Int(i128),
@@ -386,7 +414,10 @@ pub fn number_fits(number: Number, dtype: DType) -> bool {
 macro_rules! attr_enum {
     ($(#[$meta:meta])* $enum:ident { $($(#[$vmeta:meta])* $variant:ident $name:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[derive(
+            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug,
+            serde::Serialize, serde::Deserialize,
+        )]
         pub enum $enum { $($(#[$vmeta])* $variant,)+ }
 
         impl $crate::attr::AttrField for $enum {

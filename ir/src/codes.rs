@@ -65,6 +65,74 @@ codes! {
         "Control-flow ops may be nested 32 deep.";
     TOO_LARGE 208 "A tensor is too large to address"
         "The size in bytes of a tensor must fit 63 bits and its rank is at most 16.";
+    PROGRAM_MALFORMED 220 "A program's tables contradict each other"
+        "A name of the program's tables refers to nothing, a body reaches behind the end of its \
+         stream, a list has the wrong length. Text cannot say this; a damaged or foreign .djx can.";
+    BAD_REGION 221 "A set of cores does not fit the machine"
+        "The cores of a region exist and are alive, and no core occurs twice. `dojoc machine NAME` \
+         shows a machine.";
+    BAD_OPERANDS 222 "An instruction cannot have these operands"
+        "Operand types, extents, layouts or attributes are not what the instruction takes. \
+         `dojoc ops NAME` describes it.";
+    OUT_OF_BOUNDS 223 "A view reaches outside its buffer"
+        "Every view lies within its buffer, for every core, row and loop iteration. The message \
+         names the offending bytes.";
+    MISALIGNED 224 "A view or buffer is misaligned"
+        "Buffers start at multiples of 64 bytes; views, and all their strides, at multiples of their \
+         element size.";
+    SRAM_EXCEEDED 225 "A buffer lies outside the SRAM of its core"
+        "The address plus the size of a buffer or shard exceeds the SRAM of a core of this machine.";
+    BAD_CHANNEL 226 "A channel family is malformed"
+        "Every channel leads to a core of the family's receivers, no two channels lead to the same \
+         port of one core, ports are at most 64, and a core has at most 64 open peers.";
+    CHANNEL_BALANCE 227 "Posts, sends and receives of a channel do not match"
+        "Within a call, every slot that is posted is received, with the same view; over a run, the \
+         messages sent on a channel are those received at its other end, of the same sizes.";
+    TOKEN_BALANCE 228 "Signals and waits of a token do not match"
+        "A token has one signalling and one waiting stream, and within a call as many signals as \
+         waits.";
+    NON_UNIFORM 229 "A channel operation depends on a value that may differ between its endpoints"
+        "Loop counts around post, send, recv and relay are constants, parameters, run parameters, or \
+         registers whose value was delivered to all members by the family that `via` names.";
+    STREAM_RACE 230 "Two streams of a core access the same bytes in no order"
+        "One of the accesses is a write, and no token orders them. Add a token: `signal` behind the \
+         first, `wait` before the second.";
+    SLOT_REUSED 231 "Bytes are read through one buffer that were last written through another"
+        "At any time a byte of SRAM belongs to one buffer. The message names both places.";
+    UNINITIALISED 232 "Bytes are read that were never written"
+        "The content of a buffer is undefined at the start of a call unless its role is `in` or \
+         `inout` and an earlier call, an input, a weight or a state left it there.";
+    UNDECIDED 233 "A rule could not be proved"
+        "The verifier could neither prove nor refute a rule within its bounds, which is an error. The \
+         message says what would make it decidable.";
+    BAD_PLACEMENT 234 "The shards of a tensor are malformed"
+        "Boxes lie within the tensor, those of an output are disjoint and cover it, and no bytes of a \
+         core belong to two weights or states.";
+    BAD_SCHEDULE 235 "A schedule is malformed"
+        "A call has a row entry for each parameter; inputs and outputs are tensors of that kind.";
+    BAD_DRAM 236 "A use of a DRAM region is malformed"
+        "Only owners write, between `dram.begin` and `dram.commit`; others read between \
+         `dram.acquire` and `dram.release`; offsets lie within the instance.";
+    BAD_RECIPE 237 "A weight recipe is malformed"
+        "The types of a recipe's steps do not fit each other or the tensor.";
+    BAD_ROUTE 238 "A route is malformed"
+        "A route leads from its sender to its receiver over neighbouring sites with live routers.";
+    MACHINE_MISMATCH 239 "The program is made for another machine"
+        "The name or the fingerprint of the machine differs from the one that the program was made \
+         for. Compile for this machine, or give the description with `--machine`.";
+    SLOT_OWNED 240 "A slot is used while it belongs to the network"
+        "Between `post` and `recv` the bytes of a slot may be neither read nor written.";
+    WRONG_UNIT 241 "An instruction stands in a stream that cannot run it"
+        "Tile products need the matrix stream; everything else runs on any stream.";
+    NOT_A_DJX 260 "This is not a dojoc executable"
+        "The file does not begin as a .djx file does.";
+    DJX_VERSION 261 "The executable has another version"
+        "The file was written by a dojoc with another format. Assemble or compile it again.";
+    DJX_DAMAGED 262 "The executable is damaged"
+        "A checksum differs from the content: the file was changed or truncated after it was \
+         written.";
+    DJX_MALFORMED 263 "The executable's content is malformed"
+        "The checksums are right but the content cannot be read: the file was not written by dojoc.";
     CORRUPT 299 "The IR is inconsistent"
         "The tables of a function contradict each other: a defect of dojoc, not of your input. \
          Please report it with the dump that the message names.";

@@ -38,7 +38,18 @@ pub enum Place {
 
 /// Where an op comes from: survives every later level, so that a message about one core still
 /// names the layer of the user's model.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Loc {
     /// Name of the node, or of its first output where it has none.
     pub name: Arc<str>,

@@ -20,7 +20,10 @@ pub trait EntityId: Copy + Eq + Ord + std::hash::Hash + fmt::Debug + fmt::Displa
 macro_rules! entity {
     ($($(#[$meta:meta])* $name:ident $prefix:literal),+ $(,)?) => {$(
         $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(transparent)]
         pub struct $name(u32);
 
         impl $crate::entity::EntityId for $name {
@@ -47,9 +50,17 @@ macro_rules! entity {
 }
 
 /// A table that owns entities of type `V`, indexed by ids of type `K` in order of creation.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(
+    transparent,
+    bound(
+        serialize = "V: serde::Serialize",
+        deserialize = "V: serde::Deserialize<'de>"
+    )
+)]
 pub struct PrimaryMap<K, V> {
     items: Vec<V>,
+    #[serde(skip)]
     key: PhantomData<K>,
 }
 

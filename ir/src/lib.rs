@@ -38,6 +38,7 @@ pub mod entity;
 pub mod graph;
 pub mod level;
 pub mod ops;
+pub mod program;
 pub mod scalar;
 pub mod tensor;
 pub mod types;

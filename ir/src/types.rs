@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::dim::{Bindings, Dim};
 
 /// The type of one tensor element.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+)]
 pub enum DType {
     /// Truth value, one byte.
     Bool,

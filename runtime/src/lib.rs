@@ -2,5 +2,7 @@
 //!
 //! [`kernels`] holds the arithmetic, at the granularity of one instruction of a Dojo core: a tile
 //! product, a vector operation, a conversion. Every kernel gives the same bits on every host.
+//! [`compute`] makes the compute instructions of a program of them.
 
+pub mod compute;
 pub mod kernels;

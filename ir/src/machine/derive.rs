@@ -4,7 +4,9 @@ use super::{Machine, Operand, Plane, Side, StorageFormat, SubnormalScale};
 use crate::formats::{BF16, CFP8_143, CFP8_152, F16, MiniFloat, SHP, Subnormals, UHP};
 
 /// The place of a core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, serde::Serialize, serde::Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 pub struct CoreAddress {
     /// Chip, numbered as in [`Machine::chip_grid`].
     pub chip: u32,
