@@ -1,0 +1,45 @@
+//! Codes of this crate's diagnostics.
+
+use dojoc_ir::diag::CodeInfo;
+
+macro_rules! codes {
+    ($($name:ident $code:literal $title:literal $explanation:literal;)+) => {
+        $(#[doc = $title] pub const $name: u16 = $code;)+
+
+        /// All codes of this crate with their long forms, ascending.
+        pub const CODES: &[CodeInfo] = &[$(CodeInfo {
+            code: $code,
+            title: $title,
+            explanation: $explanation,
+        },)+];
+    };
+}
+
+codes! {
+    DEADLOCK 700 "The program waits for itself"
+        "No core can go on, and not all have ended. The message shows a cycle of cores, each waiting \
+         for the next: for a message, a slot, a token, or an epoch of a DRAM region.";
+    STEP_LIMIT 701 "The run needs more steps than allowed"
+        "The run carried out as many statements as its limit allows and was stopped. Loops are \
+         counted, so that every run ends by itself, but a count may be huge.";
+    DATA_FAULT 702 "An instruction cannot compute with its data"
+        "The operands have the right types but a value does not fit: an index out of range, for \
+         example. The message names core and instruction.";
+    COUNT_RANGE 703 "A count is outside its range"
+        "`count` read a number that is negative or above its `max`.";
+    UNKNOWN_ENTRY 720 "The program has no such entry"
+        "A run names an entry of the program, which `dojoc dis` shows. A program with one entry is \
+         run without naming it.";
+    BAD_DIM 721 "A run parameter is unknown or out of range"
+        "A program states its run parameters with the largest value of each; a run may choose any \
+         value from 1 to it.";
+    UNKNOWN_TENSOR 722 "The program has no such tensor"
+        "A state or probe was asked for, or a state given, under a name that the program does not \
+         have for one.";
+    BAD_TENSOR 723 "A tensor does not fit its declaration"
+        "An input or state has the element type and extents that the program declares; extents may \
+         depend on run parameters.";
+    REPLICAS_DIFFER 724 "Copies of a state differ"
+        "Cores that hold the same element of a state must hold the same bits after every run. The \
+         message names the element and two of the cores.";
+}

@@ -1,0 +1,71 @@
+//! What a run can be asked for and what it reports.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::kernels::{self, Kernels};
+
+/// Options of a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Worker threads; 0 means as many as the host has.
+    pub threads: usize,
+    /// Arithmetic.
+    pub kernels: &'static dyn Kernels,
+    /// Seed of random bits (dropout, stochastic rounding).
+    pub seed: u64,
+    /// Number of the training step, which random bits depend on.
+    pub step: u64,
+    /// Values of run parameters by name; the others have their largest value.
+    pub dims: Vec<(Arc<str>, u64)>,
+    /// Limit of the memory that the executor allocates for the program's bytes.
+    pub max_bytes: u64,
+    /// Limit of the statements carried out by all cores together.
+    pub max_steps: u64,
+    /// Ends the run when it becomes true.
+    pub cancel: Option<Arc<AtomicBool>>,
+    /// Probes to be read, by name.
+    pub probes: Vec<Arc<str>>,
+    /// Seed of a random schedule, for tests: results do not depend on it.
+    pub shuffle: Option<u64>,
+    /// Run with the sanitizer, which finds uses of memory that the rules of the level forbid. Slow.
+    pub sanitize: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            kernels: kernels::detect(),
+            seed: 0,
+            step: 0,
+            dims: Vec::new(),
+            max_bytes: u64::MAX,
+            max_steps: u64::MAX,
+            cancel: None,
+            probes: Vec::new(),
+            shuffle: None,
+            sanitize: false,
+        }
+    }
+}
+
+/// What a run did. Everything but `allocated_bytes` is the same for every number of threads and
+/// every schedule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Statements carried out, without view definitions and loops.
+    pub instructions: u64,
+    /// Calls of segments, counted once per core.
+    pub calls: u64,
+    /// Messages sent, a multicast once per receiver.
+    pub messages: u64,
+    /// Bytes of their elements.
+    pub message_bytes: u64,
+    /// Floating-point operations of tile products: two per step of a sum.
+    pub flops: u64,
+    /// Bytes loaded from and stored to DRAM regions.
+    pub dram_bytes: u64,
+    /// Most bytes of program memory that were allocated on the host at one time.
+    pub allocated_bytes: u64,
+}
