@@ -119,6 +119,37 @@ impl ViewType {
             })
     }
 
+    /// Whether elements lie apart from each other, as they must in a view that is written.
+    ///
+    /// Decided by nesting: every dimension must step over what the dimensions of smaller strides
+    /// span together. Layouts that are free of overlap but interleave their dimensions in another
+    /// way count as overlapping.
+    pub fn distinct_places(&self) -> bool {
+        if self.shape.contains(&0) {
+            return true;
+        }
+        let (rows, columns) = self.packing.block();
+        let rank = self.shape.len();
+        let steps = self.shape.iter().zip(&self.strides).enumerate();
+        let mut steps: Vec<(u64, u64)> = steps
+            .map(|(d, (extent, stride))| match rank - d {
+                1 => (stride.unsigned_abs(), extent.div_ceil(columns)),
+                2 => (stride.unsigned_abs(), extent.div_ceil(rows)),
+                _ => (stride.unsigned_abs(), *extent),
+            })
+            .filter(|(_, extent)| *extent > 1)
+            .collect();
+        steps.sort_unstable();
+        let mut span = rows * columns * self.dtype.bytes();
+        for (stride, extent) in steps {
+            if stride < span {
+                return false;
+            }
+            span = span.saturating_add(stride.saturating_mul(extent - 1));
+        }
+        true
+    }
+
     /// The byte, relative to the view's offset, at which an element lies. `index` is within the
     /// extents.
     pub fn position(&self, index: &[u64]) -> i64 {
@@ -281,6 +312,55 @@ mod tests {
         assert_eq!(view.position(&[0, 4]), 64);
         assert_eq!(view.position(&[8, 5]), 128 + 64 + 2);
         assert!(!view.is_dense());
+    }
+
+    #[test]
+    fn places_are_distinct_where_dimensions_nest() {
+        let view = |shape: &[u64], strides: &[i64], packing| ViewType {
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            packing,
+        };
+        let strided = |shape: &[u64], strides: &[i64]| {
+            view(shape, strides, Packing::Strided).distinct_places()
+        };
+        assert!(strided(&[], &[]));
+        assert!(strided(&[4, 8], &[32, 4]));
+        assert!(strided(&[8, 4], &[4, -32]));
+        assert!(strided(&[4, 1, 8], &[-40, 0, 4]));
+        assert!(strided(&[0, 8], &[0, 0]));
+        assert!(!strided(&[4, 8], &[0, 4]));
+        assert!(!strided(&[4, 8], &[28, 4]));
+        assert!(!strided(&[4, 8], &[4, 4]));
+        assert!(!strided(&[2], &[2]));
+        // Overflow counts as a span that nothing can step over.
+        assert!(!strided(&[u64::MAX, 2], &[i64::MAX, i64::MIN]));
+        let packed = |strides| view(&[10, 6], strides, Packing::Packed8x4).distinct_places();
+        assert!(packed(&[256, 128]) && packed(&[-512, 256]));
+        assert!(!packed(&[128, 128]) && !packed(&[256, 64]));
+    }
+
+    #[test]
+    fn every_layout_called_distinct_is() {
+        let strides = [-12, -8, -4, 0, 4, 8, 12, 16, 24];
+        for a in strides {
+            for b in strides {
+                for c in strides {
+                    let view = ViewType {
+                        dtype: DType::F32,
+                        shape: vec![2, 3, 2],
+                        strides: vec![a, b, c],
+                        packing: Packing::Strided,
+                    };
+                    let mut places = std::collections::BTreeSet::new();
+                    for i in 0..12 {
+                        places.insert(view.position(&[i / 6, i / 2 % 3, i % 2]));
+                    }
+                    assert!(places.len() == 12 || !view.distinct_places(), "{view:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Data movement inside a core.
 
+use super::check::{Kind, any_layout, strided};
 use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag, Number};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
+use crate::types::DType;
 
 instr_struct! {
     /// `copy y, x`: y = x element by element, bits kept. Same extents and element type, any layouts:
@@ -43,8 +45,10 @@ impl InstrDef for Copy {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = any_layout(["y", "x"], operands)?;
+        y.like(x)?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -58,7 +62,7 @@ impl InstrDef for Copy {
 
 instr_struct! {
     /// `pad y, x`: x with `low[d]` elements before and `high[d]` behind it in each dimension, all
-    /// `value`.
+    /// `value`. Any element type; one of configurable meaning has no `value`, its border is code 0.
     Pad {
         /// Elements before.
         low: Vec<u64>,
@@ -101,8 +105,28 @@ impl InstrDef for Pad {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        y.typed_as(x)?;
+        for (name, border) in [("low", &self.low), ("high", &self.high)] {
+            if border.len() != x.rank() {
+                let (rank, found) = (x.rank(), border.len());
+                return Err(format!(
+                    "needs a `{name}` for each of the {rank} dimensions, found {found}"
+                ));
+            }
+        }
+        if let Some(value) = self.value {
+            y.holds("value", value)?;
+        }
+        let borders = self.low.iter().zip(&self.high);
+        let shape = x
+            .shape()
+            .iter()
+            .zip(borders)
+            .map(|(extent, (low, high))| extent.saturating_add(*low).saturating_add(*high));
+        y.shaped(shape, "those of `x` with the border")?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -156,8 +180,17 @@ impl InstrDef for Gather {
         vec![Role::write("y"), Role::read("x"), Role::read("indices")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x, indices] = strided(["y", "x", "indices"], operands)?;
+        x.rank_at_least(1)?;
+        y.typed_as(x)?;
+        indices.of_type(&[DType::I32, DType::I64])?;
+        if let Some(fill) = self.fill {
+            y.holds("fill", fill)?;
+        }
+        let shape = indices.shape().iter().chain(&x.shape()[1..]).copied();
+        y.shaped(shape, "those of `indices` and the inner ones of `x`")?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -171,7 +204,7 @@ impl InstrDef for Gather {
 
 instr_struct! {
     /// `scatter y, updates, indices`: y[indices[j..], inner..] = updates[j.., inner..] in ascending order of
-    /// j, so that the last one wins; or added to what is there (floats in f32 rounded per
+    /// j, so that the last one wins; or added to what is there (f32, bf16 and f16 in f32 rounded per
     /// addition, integers wrapping). y is `[n, inner..]`. A negative index counts from the end. An index
     /// out of range ends the run with an error, or is skipped.
     Scatter {
@@ -221,8 +254,17 @@ impl InstrDef for Scatter {
         ]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, updates, indices] = strided(["y", "updates", "indices"], operands)?;
+        y.rank_at_least(1)?;
+        updates.typed_as(y)?;
+        if *self.add {
+            y.of_kind(&[Kind::Float, Kind::Int])?;
+        }
+        indices.of_type(&[DType::I32, DType::I64])?;
+        let shape = indices.shape().iter().chain(&y.shape()[1..]).copied();
+        updates.shaped(shape, "those of `indices` and the inner ones of `y`")?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {

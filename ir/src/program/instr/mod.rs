@@ -15,6 +15,7 @@
 //!
 //! An instruction acts as if it read all operands before it wrote any.
 
+mod check;
 pub mod control;
 pub mod convert;
 pub mod data;

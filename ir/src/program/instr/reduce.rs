@@ -1,9 +1,11 @@
 //! Reductions, scans, positions of extrema.
 
+use super::check::{Kind, last_dimension, strided};
 use super::{Access, Cost, InstrDef, InstrInfo, Role, function_struct, functions};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
+use crate::types::DType;
 
 functions! {
     /// Reductions.
@@ -25,8 +27,8 @@ functions! {
 
 function_struct! {
     /// `reduce.sum y, x` and the like: y `[outer..]` is the reduction of x `[outer.., inner..]` over its
-    /// last `dims` dimensions, counted row-major. x is a float, an integer (wrapping) or, for `and`
-    /// and `or`, bool; y has the same type, or is f32 where x is bf16 or f16. Computed in f32 for
+    /// last `dims` dimensions, at least one, counted row-major. x is f32, bf16, f16, an integer
+    /// (wrapping) or, for `and` and `or`, bool; y has the same type, or is f32 where x is bf16 or f16. Computed in f32 for
     /// 16-bit floats and rounded once. The order of combination is that of the runtime's `kernels`:
     /// 32 lanes, then a tree. With `accumulate`, y is combined with the result: `f(y, result)`.
     Reduce(ReduceFunction) {
@@ -76,8 +78,28 @@ impl InstrDef for Reduce {
         vec![Role { name: "y", access }, Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        let kept = x.rank().checked_sub(self.dims).filter(|_| self.dims > 0);
+        let Some(kept) = kept else {
+            let (dims, rank) = (self.dims, x.rank());
+            return Err(format!(
+                "reduces {dims} dimensions of `x`, which has {rank}"
+            ));
+        };
+        x.of_kind(match self.function {
+            ReduceFunction::And | ReduceFunction::Or => &[Kind::Bool],
+            _ => &[Kind::Float, Kind::Int],
+        })?;
+        let widened = y.ty.dtype == DType::F32 && matches!(x.ty.dtype, DType::Bf16 | DType::F16);
+        if !widened {
+            y.typed_as(x)?;
+        }
+        y.shaped(
+            x.shape()[..kept].iter().copied(),
+            "those of `x` that are kept",
+        )?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -101,7 +123,8 @@ functions! {
 
 function_struct! {
     /// `argmax y, x`: y `[outer..]`, i32 or i64, is the position of the extremum of x `[outer.., n]` along
-    /// its last dimension, n > 0; the first of several equal ones, or the last. Floats and integers.
+    /// its last dimension, n > 0; the first of several equal ones, or the last. f32,
+    /// bf16, f16 and integers.
     ArgReduce(ArgFunction) {
         /// Take the last of several equal ones.
         last: Flag,
@@ -142,8 +165,16 @@ impl InstrDef for ArgReduce {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        let (y_shape, n) = last_dimension(x)?;
+        x.of_kind(&[Kind::Float, Kind::Int])?;
+        if n == 0 {
+            return Err("needs at least one element along the last dimension of `x`".into());
+        }
+        y.positions(n)?;
+        y.shaped(y_shape.iter().copied(), "those of `x` but the last")?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -171,7 +202,7 @@ functions! {
 
 function_struct! {
     /// `scan.sum y, x`: y[.., i] combines x[.., 0..=i] in ascending order. Same extents and type,
-    /// floats and integers; 16-bit floats are carried in f32 and rounded for each element.
+    /// f32, bf16, f16 and integers; 16-bit floats are carried in f32 and rounded for each element.
     Scan(ScanFunction) {
         /// Leave out element i itself, starting from the identity.
         exclusive: Flag,
@@ -214,8 +245,12 @@ impl InstrDef for Scan {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        x.of_kind(&[Kind::Float, Kind::Int])?;
+        x.rank_at_least(1)?;
+        y.like(x)?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {

@@ -1,5 +1,6 @@
 //! Sorting and selection.
 
+use super::check::{Kind, last_dimension, strided};
 use super::{Cost, InstrDef, InstrInfo, Role, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::machine::{Confidence, Machine};
@@ -7,8 +8,8 @@ use crate::program::ViewType;
 
 instr_struct! {
     /// `sort values, indices, x`: x sorted along its last dimension, stable, and the positions (i32 or
-    /// i64) where the elements were. NaN counts as the largest, -0 as equal to +0. Floats and
-    /// integers.
+    /// i64) where the elements were. NaN counts as the largest, -0 as equal to +0. f32, bf16,
+    /// f16 and integers.
     Sort {
         /// From the largest to the smallest.
         descending: Flag,
@@ -51,8 +52,15 @@ impl InstrDef for Sort {
         ]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [values, indices, x] = strided(["values", "indices", "x"], operands)?;
+        let (_, n) = last_dimension(x)?;
+        x.of_kind(&[Kind::Float, Kind::Int])?;
+        indices.positions(n)?;
+        values.like(x)?;
+        indices.shaped_as(x)?;
+        values.written()?;
+        indices.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -110,8 +118,23 @@ impl InstrDef for TopK {
         ]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [values, indices, x] = strided(["values", "indices", "x"], operands)?;
+        let (outer, n) = last_dimension(x)?;
+        x.of_kind(&[Kind::Float, Kind::Int])?;
+        indices.positions(n)?;
+        values.typed_as(x)?;
+        let k = values.shape().last().copied().unwrap_or(0);
+        if k > n {
+            return Err(format!(
+                "selects {k} of {n} elements along the last dimension of `x`"
+            ));
+        }
+        let shape = outer.iter().copied().chain([k]);
+        values.shaped(shape, "those of `x` but for the last")?;
+        indices.shaped_as(values)?;
+        values.written()?;
+        indices.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {

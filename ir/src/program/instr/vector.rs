@@ -1,9 +1,29 @@
 //! Element-wise arithmetic on views.
 
+use super::check::{Arg, Kind, strided};
 use super::{Cost, InstrDef, InstrInfo, Role, function_struct, functions, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Number};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
+use crate::types::DType;
+
+/// Result and first operand of an instruction of two operands, the second of which, unless it is a
+/// number, must be like the first.
+fn result_and_first(
+    value: Option<Number>,
+    operands: &[ViewType],
+) -> Result<(Arg<'_>, Arg<'_>), String> {
+    let (y, a) = if value.is_some() {
+        let [y, a] = strided(["y", "a"], operands)?;
+        (y, a)
+    } else {
+        let [y, a, b] = strided(["y", "a", "b"], operands)?;
+        b.like(a)?;
+        (y, a)
+    };
+    y.written()?;
+    Ok((y, a))
+}
 
 functions! {
     /// Functions of one element.
@@ -51,6 +71,17 @@ functions! {
     }
 }
 
+impl MapFunction {
+    /// What it takes.
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Neg | Self::Abs => &[Kind::Float, Kind::Int],
+            Self::Not => &[Kind::Bool, Kind::Int],
+            _ => &[Kind::Float],
+        }
+    }
+}
+
 function_struct! {
     /// `exp y, x` and the like: y = f(x) for every element. y and x have the same extents and element
     /// type: f32, bf16 or f16; `neg` and `abs` also integers (wrapping), `not` bool and integers only.
@@ -92,8 +123,11 @@ impl InstrDef for Map {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        x.of_kind(self.function.kinds())?;
+        y.written()?;
+        y.like(x)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -137,10 +171,25 @@ functions! {
     }
 }
 
+impl ZipFunction {
+    /// What it takes.
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Add | Self::Sub | Self::Mul | Self::Div | Self::Min | Self::Max => {
+                &[Kind::Float, Kind::Int]
+            }
+            Self::Pow => &[Kind::Float],
+            Self::Rem | Self::Shl | Self::Shr => &[Kind::Int],
+            Self::And | Self::Or | Self::Xor => &[Kind::Bool, Kind::Int],
+        }
+    }
+}
+
 function_struct! {
     /// `add y, a, b` and the like: y = f(a, b) for every element, or y = f(a, value). All have the
-    /// same extents (repeat elements by strides of zero) and element type: f32, bf16, f16, any integer
-    /// (wrapping), and bool for `and`, `or`, `xor`.
+    /// same extents (repeat elements by strides of zero) and element type: f32, bf16, f16 or any
+    /// integer (wrapping) for `add`, `sub`, `mul`, `div`, `min`, `max`; a float for `pow`; an integer
+    /// for `rem`, `shl`, `shr`; bool or an integer for `and`, `or`, `xor`.
     Zip(ZipFunction) {
         /// The second operand, if it is a number; then there is no operand b.
         value: Option<Number>,
@@ -185,8 +234,13 @@ impl InstrDef for Zip {
         roles
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let (y, a) = result_and_first(self.value, operands)?;
+        a.of_kind(self.function.kinds())?;
+        if let Some(value) = self.value {
+            a.holds("value", value)?;
+        }
+        y.like(a)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -200,7 +254,7 @@ impl InstrDef for Zip {
 
 instr_struct! {
     /// `fma y, a, b, c`: y = a * b + c for every element, rounded once in f32 and, for bf16 and f16,
-    /// once more to the type. Same extents and element type, a float.
+    /// once more to the type. Same extents and element type: f32, bf16 or f16.
     MulAdd {}
 }
 
@@ -241,8 +295,13 @@ impl InstrDef for MulAdd {
         ]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, a, b, c] = strided(["y", "a", "b", "c"], operands)?;
+        a.of_kind(&[Kind::Float])?;
+        y.written()?;
+        y.like(a)?;
+        b.like(a)?;
+        c.like(a)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -255,7 +314,7 @@ impl InstrDef for MulAdd {
 }
 
 instr_struct! {
-    /// `clamp y, x`: y = min(max(x, low), high). Floats and integers.
+    /// `clamp y, x`: y = min(max(x, low), high). f32, bf16, f16 and integers.
     Clamp {
         /// The lower limit.
         low: Number,
@@ -296,8 +355,13 @@ impl InstrDef for Clamp {
         vec![Role::write("y"), Role::read("x")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, x] = strided(["y", "x"], operands)?;
+        x.of_kind(&[Kind::Float, Kind::Int])?;
+        x.holds("low", self.low)?;
+        x.holds("high", self.high)?;
+        y.written()?;
+        y.like(x)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -329,7 +393,7 @@ functions! {
 
 function_struct! {
     /// `lt y, a, b` and the like: y = 1 where it holds, else 0. y is bool; a and b have its extents
-    /// and one element type, a float, an integer, or bool.
+    /// and one element type: f32, bf16, f16, an integer, or bool.
     Compare(CompareFunction) {
         /// The second operand, if it is a number; then there is no operand b.
         value: Option<Number>,
@@ -374,8 +438,14 @@ impl InstrDef for Compare {
         roles
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let (y, a) = result_and_first(self.value, operands)?;
+        a.of_kind(&[Kind::Float, Kind::Int, Kind::Bool])?;
+        if let Some(value) = self.value {
+            a.holds("value", value)?;
+        }
+        y.of_kind(&[Kind::Bool])?;
+        y.shaped_as(a)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -430,8 +500,13 @@ impl InstrDef for Select {
         ]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y, mask, a, b] = strided(["y", "mask", "a", "b"], operands)?;
+        mask.of_kind(&[Kind::Bool])?;
+        y.written()?;
+        y.like(a)?;
+        b.like(a)?;
+        mask.shaped_as(a)
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -483,8 +558,10 @@ impl InstrDef for Fill {
         vec![Role::write("y")]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y] = strided(["y"], operands)?;
+        y.holds("value", self.value)?;
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
@@ -543,8 +620,18 @@ impl InstrDef for Iota {
         vec!["start"]
     }
 
-    fn check(&self, _operands: &[ViewType]) -> Result<(), String> {
-        Ok(())
+    fn check(&self, operands: &[ViewType]) -> Result<(), String> {
+        let [y] = strided(["y"], operands)?;
+        if !y.ty.dtype.is_int() {
+            y.of_type(&[DType::F32])?;
+        }
+        if self.axis >= y.rank() {
+            let (axis, rank) = (self.axis, y.rank());
+            return Err(format!(
+                "counts along axis {axis} of `y`, which has {rank} dimensions"
+            ));
+        }
+        y.written()
     }
 
     fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
