@@ -443,6 +443,7 @@ mod grad;
 mod arith;
 mod conv_parts;
 mod movement;
+pub(crate) use movement::strided;
 mod window;
 
 // The list of ops.

@@ -60,7 +60,7 @@
 mod affine;
 mod index;
 pub mod instr;
-mod recipe;
+pub mod recipe;
 mod region;
 mod view;
 
@@ -71,7 +71,7 @@ use serde::{Deserialize, Serialize};
 pub use affine::{Affine, Env, Var};
 pub use index::{Coordinate, IndexEnv, IndexExpr, IndexNode, MAX_INDEX_NODES};
 pub use instr::{Instr, Stmt};
-pub use recipe::{Recipe, RecipeNode};
+pub use recipe::{Recipe, RecipeNode, Sources};
 pub use region::{CoreBox, Region, Span};
 pub use view::{Buffer, BufferRole, MAX_VIEW_RANK, Packing, View, ViewType, dense_strides};
 

@@ -1,11 +1,22 @@
 //! Recipes: how the bytes of a weight come from the user's files.
+//!
+//! A recipe is a tree, written in postorder: the operands of a node are the values directly before
+//! it that no other node has taken, in order, and the last node takes what is left. So every node
+//! but the last is used exactly once.
+
+mod eval;
+mod infer;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use eval::eval_slice;
+
 use crate::attr::Number;
+use crate::codes;
+use crate::diag::Diagnostic;
 use crate::types::DType;
 
 /// A node of a [`Recipe`]; operands are positions of earlier nodes.
@@ -100,10 +111,64 @@ pub enum RecipeNode {
     },
 }
 
-/// How the loader makes a tensor: nodes in an order in which operands come first; the last one is
-/// the value. The loader evaluates them for the shard it needs, not for the whole.
+/// How the loader makes a tensor: nodes in postorder, see the [module](self); the last one is the
+/// value. The loader evaluates them for the shard it needs, not for the whole.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Recipe {
     /// The nodes.
     pub nodes: Vec<RecipeNode>,
+}
+
+/// Where the bytes of files come from: this crate does no I/O.
+pub trait Sources {
+    /// Exactly `length` bytes of a file from `offset` on. `file` is the path as the recipe names
+    /// it. Called once for each run of bytes that lie side by side, so it should be cheap: a slice
+    /// of a mapped file.
+    ///
+    /// # Errors
+    /// A file that is missing, cannot be read or is too short: [`codes::NO_DATA`].
+    fn read(&self, file: &str, offset: u64, length: u64) -> Result<Bytes, Diagnostic>;
+}
+
+/// No files: for programs whose weights are computed or inline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSources;
+
+impl Sources for NoSources {
+    fn read(&self, file: &str, _offset: u64, _length: u64) -> Result<Bytes, Diagnostic> {
+        let message = format!("the file `{file}` has not been opened");
+        Err(Diagnostic::input(codes::NO_DATA, message))
+    }
+}
+
+impl RecipeNode {
+    /// Positions of the operands, in order.
+    pub fn operands(&self) -> Vec<u32> {
+        match self {
+            Self::File { .. } | Self::Inline { .. } | Self::Splat { .. } => Vec::new(),
+            Self::Slice { of, .. }
+            | Self::Permute { of, .. }
+            | Self::Reshape { of, .. }
+            | Self::Pad { of, .. }
+            | Self::Convert { of, .. } => vec![*of],
+            Self::Concat { of, .. } => of.clone(),
+            Self::Scale { of, by, .. } => vec![*of, *by],
+        }
+    }
+
+    /// The word in the text.
+    pub fn mnemonic(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Inline { .. } => "inline",
+            Self::Splat { .. } => "splat",
+            Self::Slice { .. } => "slice",
+            Self::Permute { .. } => "permute",
+            Self::Reshape { .. } => "reshape",
+            Self::Concat { .. } => "concat",
+            Self::Pad { .. } => "pad",
+            Self::Scale { .. } => "scale",
+            Self::Convert { .. } => "convert",
+        }
+    }
 }
