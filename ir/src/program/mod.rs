@@ -62,6 +62,7 @@ mod index;
 pub mod instr;
 pub mod recipe;
 mod region;
+pub mod verify;
 mod view;
 
 use std::sync::Arc;

@@ -1,0 +1,428 @@
+//! The distinct parameter rows with which segments are called.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::rc::Rc;
+
+use super::super::{
+    Coordinate, EntryId, IndexEnv, IndexExpr, IndexNode, Place, Program, RegionId, SegmentId, Step,
+};
+use super::{Violation, core_name};
+use crate::codes;
+use crate::machine::CoreAddress;
+
+/// Evaluations of row entries that one projection may take.
+const MAX_EVALUATIONS: u64 = 4 << 20;
+
+/// A call of a schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'p> {
+    /// The entry.
+    pub entry: EntryId,
+    /// Its step.
+    pub step: u32,
+    /// The segment.
+    pub segment: SegmentId,
+    /// The cores.
+    pub on: RegionId,
+    /// The parameter row.
+    pub row: &'p [IndexExpr],
+    /// Index of the first of its enclosing repeats in [`RowClasses`]' list, and their number.
+    repeats: (u32, u32),
+}
+
+/// A distinct row with one of the cores that have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Values of all parameters; those outside the projection are 0.
+    pub params: Box<[i64]>,
+    /// The call, by its position in [`RowClasses::calls`].
+    pub call: u32,
+    /// Index of a core in the region of the call.
+    pub index: u64,
+    /// Counters of enclosing repeats, outermost first; 0 where the row does not depend on them.
+    pub repeats: Box<[i64]>,
+    /// Run parameters that the row depends on, with their values: the row exists for these only.
+    pub dims: Box<[(u16, i64)]>,
+}
+
+/// The distinct rows of all segments, computed when asked for, projected on the parameters that
+/// matter. A program must have passed [`structure`](super::structure).
+pub struct RowClasses<'p> {
+    program: &'p Program,
+    calls: Vec<Call<'p>>,
+    repeats: Vec<u64>,
+    of_segment: BTreeMap<SegmentId, Vec<u32>>,
+    cache: BTreeMap<(SegmentId, Vec<u16>), Option<Rc<Vec<Row>>>>,
+    errors: Vec<Violation>,
+    reported: BTreeSet<(EntryId, u32, Option<usize>)>,
+}
+
+/// What the columns of a projection depend on.
+#[derive(Default)]
+struct Uses {
+    core: bool,
+    repeats: BTreeSet<u8>,
+    dims: BTreeSet<u16>,
+}
+
+impl Uses {
+    fn add(&mut self, expr: &IndexExpr) {
+        for node in &expr.nodes {
+            match node {
+                IndexNode::Coordinate(Coordinate::Repeat(depth)) => {
+                    self.repeats.insert(*depth);
+                }
+                IndexNode::Coordinate(Coordinate::Dim(dim)) => {
+                    self.dims.insert(*dim);
+                }
+                IndexNode::Coordinate(_) => self.core = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Values in mixed radix: steps `digits` to the next combination, false behind the last.
+pub(super) fn advance(digits: &mut [i64], limits: &[(i64, i64)]) -> bool {
+    for (digit, (low, high)) in digits.iter_mut().zip(limits).rev() {
+        if *digit < *high {
+            *digit += 1;
+            return true;
+        }
+        *digit = *low;
+    }
+    false
+}
+
+impl<'p> RowClasses<'p> {
+    /// Lists the calls; computes nothing yet.
+    pub fn new(program: &'p Program) -> Self {
+        let mut all = Self {
+            program,
+            calls: Vec::new(),
+            repeats: Vec::new(),
+            of_segment: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            errors: Vec::new(),
+            reported: BTreeSet::new(),
+        };
+        for (entry, declared) in program.entries.iter() {
+            // Enclosing repeats with the position behind their bodies.
+            let mut open: Vec<(usize, u64)> = Vec::new();
+            for (at, step) in declared.steps.iter().enumerate() {
+                while open.last().is_some_and(|(end, _)| *end <= at) {
+                    open.pop();
+                }
+                match step {
+                    Step::Repeat { count, len, .. } => open.push((at + 1 + *len as usize, *count)),
+                    Step::Call {
+                        segment, on, row, ..
+                    } => {
+                        let first = all.repeats.len() as u32;
+                        all.repeats.extend(open.iter().map(|(_, count)| *count));
+                        let list = all.of_segment.entry(*segment).or_default();
+                        list.push(all.calls.len() as u32);
+                        all.calls.push(Call {
+                            entry,
+                            step: at as u32,
+                            segment: *segment,
+                            on: *on,
+                            row,
+                            repeats: (first, open.len() as u32),
+                        });
+                    }
+                    Step::Probe(_) => {}
+                }
+            }
+        }
+        all
+    }
+
+    /// All calls of all entries, in order.
+    pub fn calls(&self) -> &[Call<'p>] {
+        &self.calls
+    }
+
+    /// Counts of the repeats around a call, outermost first.
+    pub fn repeats(&self, call: &Call<'p>) -> &[u64] {
+        let first = call.repeats.0 as usize;
+        &self.repeats[first..first + call.repeats.1 as usize]
+    }
+
+    /// The distinct values of the given parameters (ascending) over all calls of a segment, in order
+    /// of first occurrence. `None` if they are too many to enumerate, which is reported; a row that
+    /// cannot be evaluated is left out, and reported.
+    pub fn project(&mut self, segment: SegmentId, params: &[u16]) -> Option<Rc<Vec<Row>>> {
+        let key = (segment, params.to_vec());
+        if let Some(known) = self.cache.get(&key) {
+            return known.clone();
+        }
+        let calls = self.of_segment.get(&segment).cloned().unwrap_or_default();
+        let mut rows = Some(Vec::new());
+        let mut seen = HashSet::new();
+        for call in calls {
+            if let Some(list) = &mut rows
+                && self.project_call(call, params, list, &mut seen).is_none()
+            {
+                rows = None;
+            }
+        }
+        let rows = rows.map(Rc::new);
+        self.cache.insert(key, rows.clone());
+        rows
+    }
+
+    /// The least and greatest value of a parameter; `None` if it is unknown or there is no row.
+    pub fn range(&mut self, segment: SegmentId, param: u16) -> Option<(i64, i64)> {
+        let rows = self.project(segment, &[param])?;
+        let values = || rows.iter().map(|row| row.params[usize::from(param)]);
+        Some((values().min()?, values().max()?))
+    }
+
+    /// What went wrong since this was called last.
+    pub fn take_errors(&mut self) -> Vec<Violation> {
+        std::mem::take(&mut self.errors)
+    }
+
+    /// An example of who has a row: "on core (chip 0, row 3, column 2)", with repeats and run
+    /// parameters where they matter.
+    pub fn example(&self, row: &Row) -> String {
+        let call = &self.calls[row.call as usize];
+        let region = &self.program.regions[call.on];
+        let mut text = match region.get(row.index) {
+            Some(core) => format!("on core {}", core_name(core)),
+            None => "on no core".into(),
+        };
+        if row.repeats.iter().any(|counter| *counter != 0) {
+            let counters: Vec<_> = row.repeats.iter().map(i64::to_string).collect();
+            text.push_str(&format!(", in repetition {}", counters.join(".")));
+        }
+        for (dim, value) in &row.dims {
+            if let Some((name, _)) = self.program.dims.get(usize::from(*dim)) {
+                text.push_str(&format!(", for {name} = {value}"));
+            }
+        }
+        text
+    }
+
+    fn project_call(
+        &mut self,
+        at: u32,
+        params: &[u16],
+        rows: &mut Vec<Row>,
+        seen: &mut HashSet<(Box<[i64]>, Box<[(u16, i64)]>)>,
+    ) -> Option<()> {
+        let call = self.calls[at as usize];
+        let counts = self.repeats(&call).to_vec();
+        if counts.contains(&0) || self.program.regions[call.on].is_empty() {
+            return Some(());
+        }
+        let columns: Vec<usize> = params.iter().map(|p| usize::from(*p)).collect();
+        let (mut per_core, mut shared) = (Vec::new(), Vec::new());
+        let (mut core_uses, mut shared_uses) = (Uses::default(), Uses::default());
+        for column in columns {
+            if call.row[column].depends_on_core() {
+                core_uses.add(&call.row[column]);
+                per_core.push(column);
+            } else {
+                shared_uses.add(&call.row[column]);
+                shared.push(column);
+            }
+        }
+        // Columns that depend on nothing in common combine freely; else they are taken together.
+        let separate = core_uses.repeats.is_disjoint(&shared_uses.repeats)
+            && core_uses.dims.is_disjoint(&shared_uses.dims);
+        let full = call.row.len();
+        let parts: Vec<(Vec<usize>, Uses)> = if separate {
+            vec![(per_core, core_uses), (shared, shared_uses)]
+        } else {
+            core_uses.repeats.extend(shared_uses.repeats);
+            core_uses.dims.extend(shared_uses.dims);
+            per_core.extend(shared);
+            vec![(per_core, core_uses)]
+        };
+        let mut product = vec![Row {
+            params: vec![0; full].into(),
+            call: at,
+            index: 0,
+            repeats: vec![0; counts.len()].into(),
+            dims: Box::default(),
+        }];
+        for (columns, uses) in parts {
+            if columns.is_empty() {
+                continue;
+            }
+            let part = self.distinct(at, &counts, &columns, &uses)?;
+            if part.len() as u64 * product.len() as u64 > MAX_EVALUATIONS {
+                self.too_many(&call);
+                return None;
+            }
+            product = combine(&product, &part, &columns, &uses);
+        }
+        for row in product {
+            if seen.insert((row.params.clone(), row.dims.clone())) {
+                rows.push(row);
+            }
+        }
+        Some(())
+    }
+
+    /// Distinct values of some columns of one call.
+    fn distinct(
+        &mut self,
+        at: u32,
+        counts: &[u64],
+        columns: &[usize],
+        uses: &Uses,
+    ) -> Option<Vec<Row>> {
+        let call = self.calls[at as usize];
+        let program = self.program;
+        let region = &program.regions[call.on];
+        let cores = if uses.core { region.len() } else { 1 };
+        let mut limits: Vec<(i64, i64)> = Vec::new();
+        for (depth, count) in counts.iter().enumerate() {
+            let used = uses.repeats.contains(&(depth as u8));
+            limits.push((
+                0,
+                if used {
+                    i64::try_from(count - 1).ok()?
+                } else {
+                    0
+                },
+            ));
+        }
+        for (dim, (_, max)) in program.dims.iter().enumerate() {
+            let used = uses.dims.contains(&(dim as u16));
+            limits.push((1, if used { i64::try_from(*max).ok()? } else { 1 }));
+        }
+        let combinations = limits.iter().fold(cores, |n, (low, high)| {
+            n.saturating_mul((high - low).unsigned_abs() + 1)
+        });
+        if combinations.saturating_mul(columns.len() as u64) > MAX_EVALUATIONS {
+            self.too_many(&call);
+            return None;
+        }
+        let mut rows = Vec::new();
+        let mut seen: HashSet<Box<[i64]>> = HashSet::new();
+        let mut digits: Vec<i64> = limits.iter().map(|(low, _)| *low).collect();
+        loop {
+            let (repeats, dims) = digits.split_at(counts.len());
+            let dims_used: Box<[(u16, i64)]> = uses
+                .dims
+                .iter()
+                .map(|dim| (*dim, dims[usize::from(*dim)]))
+                .collect();
+            for (index, core) in region.cores().take(cores as usize).enumerate() {
+                let env = row_env(index as u64, core, repeats, dims);
+                let mut key = Vec::with_capacity(columns.len() + dims_used.len());
+                for column in columns {
+                    match call.row[*column].eval(&env, &program.tables) {
+                        Some(value) => key.push(value),
+                        None => {
+                            self.no_value(&call, *column, core);
+                            break;
+                        }
+                    }
+                }
+                if key.len() < columns.len() {
+                    continue;
+                }
+                let values = key.clone();
+                key.extend(dims_used.iter().map(|(_, value)| *value));
+                if seen.insert(key.into()) {
+                    rows.push(Row {
+                        params: values.into(),
+                        call: at,
+                        index: index as u64,
+                        repeats: repeats.into(),
+                        dims: dims_used.clone(),
+                    });
+                }
+            }
+            if !advance(&mut digits, &limits) {
+                return Some(rows);
+            }
+        }
+    }
+
+    fn too_many(&mut self, call: &Call<'p>) {
+        if self.reported.insert((call.entry, call.step, None)) {
+            self.errors.push(
+                Violation::new(
+                    codes::UNDECIDED,
+                    Place::Step(call.entry, call.step),
+                    format!(
+                        "the rows of segment @{} have more than {MAX_EVALUATIONS} values to check",
+                        self.program.segments[call.segment].name
+                    ),
+                )
+                .help(
+                    "split parameters so that none depends on core, repetition and run parameters \
+                     at the same time",
+                ),
+            );
+        }
+    }
+
+    fn no_value(&mut self, call: &Call<'p>, column: usize, core: CoreAddress) {
+        if self.reported.insert((call.entry, call.step, Some(column))) {
+            let segment = &self.program.segments[call.segment];
+            let name = segment.params.get(column).map_or("?", |name| &**name);
+            self.errors.push(Violation::new(
+                codes::BAD_SCHEDULE,
+                Place::Step(call.entry, call.step),
+                format!(
+                    "parameter %{name} has no value on core {}: a divisor is not positive, a table \
+                     has no such entry, or 64 bits overflow",
+                    core_name(core)
+                ),
+            ));
+        }
+    }
+}
+
+/// The coordinates of a core for a row.
+pub(super) fn row_env<'a>(
+    index: u64,
+    core: CoreAddress,
+    repeats: &'a [i64],
+    dims: &'a [i64],
+) -> IndexEnv<'a> {
+    IndexEnv {
+        index: index as i64,
+        chip: core.chip.into(),
+        row: core.row.into(),
+        column: core.column.into(),
+        repeats,
+        dims,
+        ..IndexEnv::default()
+    }
+}
+
+/// All combinations of rows with the values of further columns.
+fn combine(product: &[Row], part: &[Row], columns: &[usize], uses: &Uses) -> Vec<Row> {
+    let mut all = Vec::with_capacity(product.len() * part.len());
+    for row in product {
+        for values in part {
+            let mut row = row.clone();
+            for (column, value) in columns.iter().zip(&values.params) {
+                row.params[*column] = *value;
+            }
+            if uses.core {
+                row.index = values.index;
+            }
+            for depth in &uses.repeats {
+                let depth = usize::from(*depth);
+                row.repeats[depth] = values.repeats[depth];
+            }
+            if !values.dims.is_empty() {
+                let mut dims = row.dims.into_vec();
+                dims.extend(values.dims.iter().copied());
+                dims.sort_unstable();
+                row.dims = dims.into();
+            }
+            all.push(row);
+        }
+    }
+    all
+}
