@@ -58,6 +58,7 @@
 //! All this makes the program a Kahn process network: results depend on nothing but the inputs.
 
 mod affine;
+pub mod container;
 mod index;
 pub mod instr;
 pub mod recipe;

@@ -172,3 +172,6 @@ impl RecipeNode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
