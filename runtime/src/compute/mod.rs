@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dojoc_ir::program::{Instr, ViewType};
 
-use crate::kernels::{Kernels, Scratch};
+use crate::kernels::{self, Kernels};
 
 /// A view with what is asked of it again and again, computed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,17 @@ pub struct PanelKey {
 pub trait PanelCache: Sync + std::fmt::Debug {
     /// The packed form, made by `pack` unless it is there.
     fn get(&self, key: &PanelKey, pack: &mut dyn FnMut() -> Panels) -> Arc<Panels>;
+}
+
+/// Memory for copies of operands, kept between instructions so that it is allocated once per worker.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    /// That of the kernels.
+    pub kernels: kernels::Scratch,
+    /// For parts of rows of operands.
+    pub(crate) rows: Vec<u64>,
+    /// For dense copies of whole operands.
+    pub(crate) copies: [Vec<u64>; 4],
 }
 
 /// What a computation needs beside its operands.

@@ -101,6 +101,9 @@ pub(super) fn unary<E: Element>(op: Unary, x: &[E], y: &mut [E]) {
         Unary::Recip => map(x, y, float::recip),
         Unary::Sin => map_trig(x, y, float::sin, 0),
         Unary::Cos => map_trig(x, y, float::cos, 1),
+        Unary::Floor => map(x, y, f32::floor),
+        Unary::Ceil => map(x, y, f32::ceil),
+        Unary::Round => map(x, y, f32::round_ties_even),
     }
 }
 

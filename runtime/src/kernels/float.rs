@@ -19,7 +19,7 @@ pub(super) const CANONICAL_NAN: u32 = 0x7FC0_0000;
 
 /// x, or a zero of its sign if it is subnormal.
 #[inline(always)]
-pub(super) fn flush(x: f32) -> f32 {
+pub(crate) fn flush(x: f32) -> f32 {
     let bits = x.to_bits();
     f32::from_bits(if bits & EXPONENT == 0 {
         bits & SIGN
@@ -30,7 +30,7 @@ pub(super) fn flush(x: f32) -> f32 {
 
 /// A result as the rules of the kernels demand it: flushed, and NaN canonical.
 #[inline(always)]
-pub(super) fn finish(x: f32) -> f32 {
+pub(crate) fn finish(x: f32) -> f32 {
     let flushed = flush(x).to_bits();
     f32::from_bits(if x.is_nan() { CANONICAL_NAN } else { flushed })
 }
@@ -263,7 +263,7 @@ pub(super) fn from_order_key(key: i32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn min(a: f32, b: f32) -> f32 {
+pub(crate) fn min(a: f32, b: f32) -> f32 {
     let smaller = if order_key(b) < order_key(a) { b } else { a };
     if a.is_nan() | b.is_nan() {
         f32::NAN
@@ -273,7 +273,7 @@ pub(super) fn min(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn max(a: f32, b: f32) -> f32 {
+pub(crate) fn max(a: f32, b: f32) -> f32 {
     let larger = if order_key(b) > order_key(a) { b } else { a };
     if a.is_nan() | b.is_nan() {
         f32::NAN

@@ -62,6 +62,7 @@
 //! | function | error at most, against f64 | for |
 //! |---|---|---|
 //! | add, sub, mul, div, sqrt, fused multiply-add | 0.5 ulp | all |
+//! | floor, ceil, round | exact | all |
 //! | recip, rsqrt | 0.5 ulp, 1.5 ulp | all |
 //! | exp | 7e-8 relative | results that are not flushed |
 //! | log | 8e-8 relative | all |
@@ -100,6 +101,7 @@ pub use minifloat::{Cfp8, Cfp8Decoder, decode_minifloat, encode_cfp8, encode_min
 pub use ops::{Binary, Compare, IntBinary, Operand, Reduce, Unary};
 pub use tier::Kernels;
 
+pub(crate) use float::{finish, flush, max, min};
 use tier::Scalar;
 
 /// The fastest kernels that this host can run.

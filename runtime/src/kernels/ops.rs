@@ -62,6 +62,12 @@ named! {
         Sin "sin",
         /// Cosine of x in radians.
         Cos "cos",
+        /// The largest integer that is not above x.
+        Floor "floor",
+        /// The smallest integer that is not below x.
+        Ceil "ceil",
+        /// The nearest integer, ties to even.
+        Round "round",
     }
 }
 

@@ -40,6 +40,9 @@ fn exact(op: Unary, x: f64) -> f64 {
         Unary::Recip => 1.0 / x,
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
+        Unary::Floor => x.floor(),
+        Unary::Ceil => x.ceil(),
+        Unary::Round => x.round_ties_even(),
     }
 }
 
@@ -108,6 +111,9 @@ fn functions_keep_their_error_bounds() {
     use Measure::*;
     check(Unary::Neg, &ALL, &Ulps(0.0));
     check(Unary::Abs, &ALL, &Ulps(0.0));
+    check(Unary::Floor, &ALL, &Ulps(0.0));
+    check(Unary::Ceil, &ALL, &Ulps(0.0));
+    check(Unary::Round, &ALL, &Ulps(0.0));
     check(Unary::Relu, &ALL, &Ulps(0.0));
     check(Unary::Sqrt, &[POSITIVE], &Ulps(0.5));
     check(Unary::Recip, &ALL, &Ulps(0.5));
