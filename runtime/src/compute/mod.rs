@@ -3,9 +3,19 @@
 //! [`execute`] is the meaning of every [`Instr`], over slices of memory. It knows nothing of cores,
 //! streams or buffers; executor and sanitizer bring the slices.
 
+mod convert;
+mod data;
+mod elementwise;
+mod number;
+mod reduce;
+mod sort;
+mod vector;
+mod walk;
+
 use std::sync::Arc;
 
 use dojoc_ir::program::{Instr, ViewType};
+use dojoc_ir::types::DType;
 
 use crate::kernels::{self, Kernels};
 
@@ -35,6 +45,11 @@ impl Layout {
             elements: usize::try_from(view.elements()).ok()?,
             view,
         })
+    }
+
+    /// Bytes of an element.
+    pub fn size(&self) -> usize {
+        self.view.dtype.bytes() as usize
     }
 }
 
@@ -101,7 +116,7 @@ pub struct Scratch {
     /// For parts of rows of operands.
     pub(crate) rows: Vec<u64>,
     /// For dense copies of whole operands.
-    pub(crate) copies: [Vec<u64>; 4],
+    pub(crate) copies: [Vec<u64>; 6],
 }
 
 /// What a computation needs beside its operands.
@@ -124,6 +139,26 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+        }
+    }
+
+    /// An instruction that [`Instr::check`] should have refused.
+    #[cold]
+    fn undefined(function: &str, dtype: DType) -> Self {
+        Self::new(format!("`{function}` is not defined for {dtype}"))
+    }
+
+    /// Operands that are not those of [`Instr::roles`].
+    #[cold]
+    fn operands() -> Self {
+        Self::new("the operands are not those of the instruction")
+    }
+}
+
 /// Carries out an instruction. Operands have passed [`Instr::check`]; `targets` and `sources` are
 /// in the order of [`Instr::roles`], targets being those that are written (updated, scattered to),
 /// which are not among the sources. Sources do not overlap targets, except by [`Bytes::InPlace`].
@@ -138,8 +173,34 @@ pub fn execute(
     scalars: &[i64],
     cx: &mut Cx<'_>,
 ) -> Result<(), Fault> {
-    let _ = (instr, targets, sources, scalars, cx);
-    Err(Fault {
-        message: "not written yet".into(),
-    })
+    match (instr, targets, sources) {
+        (Instr::Map(i), [y], [x]) => vector::map(i, y, x, cx),
+        (Instr::Zip(i), [y], sources) => vector::zip(i, y, sources, cx),
+        (Instr::MulAdd(_), [y], [a, b, c]) => vector::mul_add(y, [a, b, c], cx),
+        (Instr::Clamp(i), [y], [x]) => vector::clamp(i, y, x, cx),
+        (Instr::Compare(i), [y], sources) => vector::compare(i, y, sources, cx),
+        (Instr::Select(_), [y], [mask, a, b]) => vector::select(y, [mask, a, b], cx),
+        (Instr::Fill(i), [y], []) => vector::fill(i, y, cx),
+        (Instr::Iota(i), [y], []) => vector::iota(i, y, scalar(scalars, 0), cx),
+        (Instr::Reduce(i), [y], [x]) => reduce::reduce(i, y, x, cx),
+        (Instr::ArgReduce(i), [y], [x]) => reduce::arg_reduce(i, y, x, cx),
+        (Instr::Scan(i), [y], [x]) => reduce::scan(i, y, x, cx),
+        (Instr::Convert(i), [y], sources) => convert::convert(i, y, sources, scalars, cx),
+        (Instr::Copy(_), [y], [x]) => data::copy(y, x),
+        (Instr::Pad(i), [y], [x]) => data::pad(i, y, x, cx),
+        (Instr::Gather(i), [y], [x, indices]) => data::gather(i, y, x, indices, cx),
+        (Instr::Scatter(i), [y], [updates, indices]) => data::scatter(i, y, updates, indices, cx),
+        (Instr::Sort(i), [values, indices], [x]) => {
+            sort::sort(*i.descending, values, indices, x, cx)
+        }
+        (Instr::TopK(i), [values, indices], [x]) => {
+            sort::sort(!*i.smallest, values, indices, x, cx)
+        }
+        _ => Err(Fault::operands()),
+    }
+}
+
+/// A scalar of the address generators.
+fn scalar(scalars: &[i64], position: usize) -> i64 {
+    scalars.get(position).copied().unwrap_or(0)
 }

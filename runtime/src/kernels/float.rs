@@ -15,7 +15,7 @@ const SIGN: u32 = 0x8000_0000;
 const EXPONENT: u32 = 0x7F80_0000;
 /// Adding this to |x| < 2^22 leaves the integer nearest to x in the low bits.
 pub(super) const ROUND: f32 = 12_582_912.0;
-pub(super) const CANONICAL_NAN: u32 = 0x7FC0_0000;
+pub(crate) const CANONICAL_NAN: u32 = 0x7FC0_0000;
 
 /// x, or a zero of its sign if it is subnormal.
 #[inline(always)]

@@ -101,7 +101,7 @@ pub use minifloat::{Cfp8, Cfp8Decoder, decode_minifloat, encode_cfp8, encode_min
 pub use ops::{Binary, Compare, IntBinary, Operand, Reduce, Unary};
 pub use tier::Kernels;
 
-pub(crate) use float::{finish, flush, max, min};
+pub(crate) use float::{CANONICAL_NAN, finish, flush, max, min};
 use tier::Scalar;
 
 /// The fastest kernels that this host can run.
