@@ -1,0 +1,134 @@
+//! What of a core's SRAM is defined from call to call of an entry.
+
+use super::intervals::Intervals;
+use super::order::At;
+use super::shadow::{After, Left, Need};
+use crate::program::{SegmentId, TensorId};
+
+/// A statement of a call of a schedule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Who {
+    /// Position of the call in the schedule.
+    pub(super) step: u32,
+    /// The segment.
+    pub(super) segment: SegmentId,
+    /// The statement.
+    pub(super) at: At,
+}
+
+/// What some bytes hold between calls. Bytes of which nothing is known were never written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Status {
+    /// Something that may be read.
+    Defined,
+    /// What a buffer left that is not kept.
+    Gone(Who),
+}
+
+/// The bytes of tensors that outlive a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lasting {
+    /// The tensor.
+    pub(super) tensor: TensorId,
+    /// Whether it is a weight, which nothing may write.
+    pub(super) weight: bool,
+}
+
+/// Bytes that are not defined, and who made them so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gap {
+    /// The bytes.
+    pub(super) bytes: (i64, i64),
+    /// The write that destroyed them; `None` if they were never written.
+    pub(super) by: Option<Who>,
+}
+
+/// A write to bytes that outlive a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Damage {
+    /// The bytes.
+    pub(super) bytes: (i64, i64),
+    /// Whose they are.
+    pub(super) of: Lasting,
+    /// The write.
+    pub(super) at: At,
+}
+
+/// The SRAM of a core between calls.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Memory {
+    status: Intervals<Status>,
+    lasting: Intervals<Lasting>,
+}
+
+impl Memory {
+    /// Bytes that the host writes before the entry starts.
+    pub(super) fn define(&mut self, low: i64, high: i64) {
+        self.status.set(low, high, Status::Defined);
+    }
+
+    /// Bytes of a weight or state.
+    pub(super) fn last(&mut self, low: i64, high: i64, of: Lasting) {
+        self.lasting.set(low, high, of);
+        self.define(low, high);
+    }
+
+    /// The first bytes of `low..high` that are not defined.
+    pub(super) fn gap(&self, low: i64, high: i64) -> Option<Gap> {
+        let mut at = low;
+        for (start, end, status) in self.status.within(low, high) {
+            if start > at {
+                let bytes = (at, start);
+                return Some(Gap { bytes, by: None });
+            }
+            if let Status::Gone(who) = status {
+                let bytes = (start, end);
+                return Some(Gap {
+                    bytes,
+                    by: Some(*who),
+                });
+            }
+            at = end;
+        }
+        let bytes = (at, high);
+        (at < high).then_some(Gap { bytes, by: None })
+    }
+
+    /// The first gap in what a call reads, with the read.
+    pub(super) fn missing(&self, needs: &[(i64, i64, Need)]) -> Option<(Gap, Need)> {
+        let gap = |(low, high, need): &(i64, i64, Need)| Some((self.gap(*low, *high)?, *need));
+        needs.iter().find_map(gap)
+    }
+
+    /// What a call's writes leave; returns those to bytes that outlive the run and may not be
+    /// written: all of weights, those of states whose value is not kept.
+    pub(super) fn apply(
+        &mut self,
+        left: &[(i64, i64, Left)],
+        step: u32,
+        segment: SegmentId,
+    ) -> Option<Damage> {
+        let mut damage = None;
+        for (low, high, left) in left {
+            let at = left.at;
+            let status = match left.after {
+                After::Unchanged => continue,
+                After::Defined => Some(Status::Defined),
+                After::Either => None,
+                After::Destroyed => Some(Status::Gone(Who { step, segment, at })),
+            };
+            for (low, high, of) in self.lasting.within(*low, *high) {
+                if of.weight || left.after == After::Destroyed {
+                    let (bytes, of) = ((low, high), *of);
+                    damage.get_or_insert(Damage { bytes, of, at });
+                }
+            }
+            if let Some(status) = status {
+                self.status.set(*low, *high, status);
+            }
+        }
+        // Equal states compare equal only if they are cut in the same way.
+        self.status.join();
+        damage
+    }
+}

@@ -1,0 +1,606 @@
+//! Proves that the streams of every core are free of races, that slots have one owner, that nothing
+//! is read that was never written, and that tokens and slots balance within each call.
+//!
+//! Each call is run abstractly once for each distinct row of the parameters that matter (the files
+//! [`call`] and [`shadow`]), which yields the rules it breaks and a summary: the bytes that
+//! must be defined when it starts, and those that it defines or destroys. Cores that run the same
+//! calls with tensors at the same places form a class (file [`cores`]); for one core of each class
+//! the summaries are strung together along the schedule (file [`memory`]).
+//!
+//! What the rules mean in detail:
+//!
+//! - A byte keeps what it holds until something writes it. A write through a buffer whose role is
+//!   `out` or `inout` leaves it defined for later calls, one through another buffer destroys it.
+//!   Bytes of a weight may not be written at all, bytes of a state only so that they are defined at
+//!   the end of each call.
+//! - All elements of an operand count as read or written; packed views touch whole blocks. What a
+//!   scatter writes depends on data, so that it counts as reading what it keeps.
+//! - Operations at one end of a channel (its posts, its receives with relays, its sends with relays)
+//!   are ordered by tokens if they stand in different streams.
+//! - `recv` names the bytes, extents and layout that were posted.
+//! - Run parameters take all values from 1 to their maxima together, registers that control or
+//!   addresses depend on all values up to theirs. What needs more than [`MAX_STEPS`] steps is
+//!   [`codes::UNDECIDED`].
+//!
+//! DRAM is not followed here: an epoch orders the accesses of different cores.
+
+mod call;
+mod cores;
+mod facts;
+mod finding;
+mod intervals;
+mod memory;
+mod order;
+#[cfg(test)]
+mod random;
+mod report;
+mod runs;
+mod shadow;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use super::{Context, Violation, core_name};
+use crate::codes;
+use crate::machine::CoreAddress;
+use crate::program::{
+    Coordinate, Entry, EntryId, IndexExpr, IndexNode, Place, Program, RegionId, SegmentId, Shard,
+    Step, TensorId, TensorKind, ViewType,
+};
+use call::{Call, Summary, summarise};
+use cores::{Class, Cores, Partition, core_env, sram_shards};
+use facts::Facts;
+use memory::{Damage, Gap, Lasting, Memory};
+use order::At;
+use report::Names;
+use runs::byte_runs;
+use shadow::Need;
+
+/// Statements and intervals of bytes that the proof of a program may take.
+const MAX_STEPS: u64 = 32_000_000;
+
+/// Evaluations that the partition of cores into classes may take.
+const MAX_EVALUATIONS: u64 = 1 << 28;
+
+/// Combinations of values of run parameters that are checked.
+const MAX_DIM_VALUES: u64 = 1 << 14;
+
+/// Checks all entries. The program has passed the structural checks and those of regions, shards
+/// and bounds.
+pub(super) fn check(cx: &mut Context<'_>) {
+    let mut check = Check {
+        program: cx.program,
+        facts: BTreeMap::new(),
+        summaries: HashMap::new(),
+        cores: Cores::default(),
+        budget: MAX_STEPS,
+        evaluations: MAX_EVALUATIONS,
+        found: Vec::new(),
+        seen: BTreeSet::new(),
+    };
+    for id in cx.program.entries.ids() {
+        check.entry(id);
+    }
+    for violation in check.found {
+        cx.report(violation);
+    }
+}
+
+/// What makes two reports the same: rule, place, other statement.
+type Known = (u16, Place, Option<(SegmentId, At)>);
+
+struct Check<'p> {
+    program: &'p Program,
+    facts: BTreeMap<SegmentId, Rc<Facts>>,
+    summaries: HashMap<(SegmentId, Vec<i64>, Vec<i64>), Rc<Summary>>,
+    cores: Cores,
+    budget: u64,
+    evaluations: u64,
+    found: Vec<Violation>,
+    seen: BTreeSet<Known>,
+}
+
+/// A running repeat.
+struct Frame {
+    start: usize,
+    end: usize,
+    count: u64,
+    /// What the memory was when this iteration began, where a repetition of it ends the loop.
+    before: Option<Memory>,
+}
+
+/// One core of a class on its way through an entry.
+struct Walk<'e> {
+    id: EntryId,
+    entry: &'e Entry,
+    class: Class,
+    dims: &'e [i64],
+    memory: Memory,
+}
+
+impl<'p> Check<'p> {
+    fn report(&mut self, other: Option<(SegmentId, At)>, violation: Violation) {
+        if self.seen.insert((violation.code, violation.place, other)) {
+            self.found.push(violation);
+        }
+    }
+
+    fn facts(&mut self, segment: SegmentId) -> Rc<Facts> {
+        let program = self.program;
+        let new = || Rc::new(Facts::new(program, &program.segments[segment]));
+        self.facts.entry(segment).or_insert_with(new).clone()
+    }
+
+    /// Takes steps from the budget; false, which is reported, if it is used up.
+    fn spend(&mut self, steps: u64, entry: EntryId) -> bool {
+        if let Some(left) = self.budget.checked_sub(steps) {
+            self.budget = left;
+            return true;
+        }
+        self.budget = 0;
+        let message = format!("the proof of its memory takes more than {MAX_STEPS} steps");
+        let violation = Violation::new(codes::UNDECIDED, Place::Entry(entry), message)
+            .help("let more cores share parameter rows, or use fewer and longer calls");
+        self.report(None, violation);
+        false
+    }
+
+    fn entry(&mut self, id: EntryId) {
+        let entry = &self.program.entries[id];
+        let used = self.dims_of(entry);
+        let values = self.program.dims.iter().zip(&used);
+        let combinations = values
+            .clone()
+            .filter(|(_, used)| **used)
+            .fold(1u64, |n, ((_, max), _)| n.saturating_mul(*max));
+        if combinations > MAX_DIM_VALUES {
+            let message = format!("there are {combinations} values of run parameters to check");
+            let violation = Violation::new(codes::UNDECIDED, Place::Entry(id), message).help(
+                "lower the maxima of run parameters that addresses, extents, loops or rows use",
+            );
+            self.report(None, violation);
+            return;
+        }
+        let top: Vec<i64> = values.map(|((_, max), _)| *max as i64).collect();
+        let mut dims = top.clone();
+        loop {
+            if !self.run(id, entry, &dims) {
+                return;
+            }
+            // Counts down, so that the largest case is reported if several are wrong.
+            let next = (0..dims.len()).rev().find(|d| used[*d] && dims[*d] > 1);
+            let Some(next) = next else {
+                return;
+            };
+            dims[next] -= 1;
+            dims[next + 1..].copy_from_slice(&top[next + 1..]);
+        }
+    }
+
+    /// The tensors that matter to an entry.
+    fn tensors(&self, entry: &Entry) -> Vec<TensorId> {
+        let lasting = self.program.tensors.iter().filter(|(_, tensor)| {
+            matches!(tensor.kind, TensorKind::Weight(_) | TensorKind::State(_))
+        });
+        let probes = entry.steps.iter().filter_map(|step| match step {
+            Step::Probe(probe) => Some(*probe),
+            _ => None,
+        });
+        let mut all: Vec<TensorId> = lasting.map(|(id, _)| id).chain(probes).collect();
+        all.extend(entry.inputs.iter().chain(&entry.outputs));
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Which run parameters an entry's memory depends on.
+    fn dims_of(&mut self, entry: &Entry) -> Vec<bool> {
+        let mut used = vec![false; self.program.dims.len()];
+        let mut mark = |expr: &IndexExpr| {
+            for node in &expr.nodes {
+                if let IndexNode::Coordinate(Coordinate::Dim(dim)) = node
+                    && let Some(used) = used.get_mut(usize::from(*dim))
+                {
+                    *used = true;
+                }
+            }
+        };
+        for tensor in self.tensors(entry) {
+            for (shard, _, at) in sram_shards(self.program, tensor) {
+                mark(at);
+                shard.slice.iter().for_each(|(_, size)| mark(size));
+            }
+        }
+        let mut segments = BTreeSet::new();
+        for step in &entry.steps {
+            if let Step::Call { segment, row, .. } = step {
+                segments.insert(*segment);
+                let facts = self.facts(*segment);
+                facts.relevant(row).for_each(&mut mark);
+            }
+        }
+        for segment in segments {
+            let facts = self.facts(segment);
+            for (used, also) in used.iter_mut().zip(&facts.dims) {
+                *used |= *also;
+            }
+        }
+        used
+    }
+
+    /// Checks an entry for one choice of run parameters; false if the budget is used up.
+    fn run(&mut self, id: EntryId, entry: &Entry, dims: &[i64]) -> bool {
+        let Some(classes) = self.classes(id, entry, dims) else {
+            return false;
+        };
+        for class in classes {
+            let mut walk = Walk {
+                id,
+                entry,
+                class,
+                dims,
+                memory: Memory::default(),
+            };
+            if !self.walk(&mut walk) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Cores for which an entry does the same; `None`, which is reported, if that takes too long.
+    fn classes(&mut self, id: EntryId, entry: &Entry, dims: &[i64]) -> Option<Vec<Class>> {
+        let program = self.program;
+        let mut partition = Partition::new(program, dims);
+        let mut cores = std::mem::take(&mut self.cores);
+        let tensors = self.tensors(entry).into_iter();
+        for shard in tensors.flat_map(|tensor| &program.tensors[tensor].shards) {
+            if self.evaluations == 0 {
+                break;
+            }
+            let steps = partition.refine_by_shard(&mut cores, shard);
+            self.evaluations = self.evaluations.saturating_sub(steps);
+        }
+        for step in &entry.steps {
+            if let Step::Call {
+                segment, on, row, ..
+            } = step
+                && self.evaluations > 0
+            {
+                let facts = self.facts(*segment);
+                let steps = partition.refine(&mut cores, *on, facts.relevant(row));
+                self.evaluations = self.evaluations.saturating_sub(steps);
+            }
+        }
+        let classes = partition.classes(&cores);
+        self.cores = cores;
+        if self.evaluations == 0 {
+            let message = format!("rows and shards take more than {MAX_EVALUATIONS} evaluations");
+            let violation = Violation::new(codes::UNDECIDED, Place::Entry(id), message)
+                .help("use expressions that do not depend on the core where it is possible");
+            self.report(None, violation);
+            return None;
+        }
+        Some(classes)
+    }
+
+    /// Follows one core through the schedule; false if the budget is used up.
+    fn walk(&mut self, walk: &mut Walk<'_>) -> bool {
+        let steps = &walk.entry.steps;
+        if !self.spend(self.program.tensors.len() as u64, walk.id) {
+            return false;
+        }
+        self.start(walk);
+        let mut open: Vec<Frame> = Vec::new();
+        let mut counters: Vec<i64> = Vec::new();
+        let mut pc = 0;
+        loop {
+            while let Some(frame) = open.last_mut()
+                && pc >= frame.end
+            {
+                let counter = counters.last_mut();
+                let again = counter.is_some_and(|counter| {
+                    *counter += 1;
+                    counter.unsigned_abs() < frame.count
+                });
+                let repeats = frame.before.as_ref() == Some(&walk.memory);
+                if again && !repeats {
+                    pc = frame.start;
+                    if frame.before.is_some() {
+                        frame.before = Some(walk.memory.clone());
+                    }
+                } else {
+                    open.pop();
+                    counters.pop();
+                }
+            }
+            let Some(step) = steps.get(pc) else {
+                break;
+            };
+            if !self.spend(1, walk.id) {
+                return false;
+            }
+            let at = pc as u32;
+            pc += 1;
+            match step {
+                Step::Repeat { count, len, .. } => {
+                    let (start, end) = (pc, pc + *len as usize);
+                    if *count == 0 {
+                        pc = end;
+                        continue;
+                    }
+                    let varies = self.varies(&steps[start..end.min(steps.len())], counters.len());
+                    open.push(Frame {
+                        start,
+                        end,
+                        count: *count,
+                        before: (!varies).then(|| walk.memory.clone()),
+                    });
+                    counters.push(0);
+                }
+                Step::Call {
+                    segment, on, row, ..
+                } => {
+                    if !self.call(walk, at, (*segment, *on, row), &counters) {
+                        return false;
+                    }
+                }
+                Step::Probe(tensor) => {
+                    self.defined(walk, *tensor, Place::Step(walk.id, at), "here");
+                }
+            }
+        }
+        self.finish(walk);
+        true
+    }
+
+    /// Whether calls of a body differ from one repetition at this depth to the next.
+    fn varies(&mut self, body: &[Step], depth: usize) -> bool {
+        body.iter().any(|step| match step {
+            Step::Call { segment, row, .. } => {
+                let facts = self.facts(*segment);
+                facts.relevant(row).any(|expr| {
+                    expr.nodes.iter().any(|node| {
+                        matches!(node, IndexNode::Coordinate(Coordinate::Repeat(d))
+                            if usize::from(*d) == depth)
+                    })
+                })
+            }
+            _ => false,
+        })
+    }
+
+    /// Puts weights, states and inputs into the memory of the core.
+    fn start(&self, walk: &mut Walk<'_>) {
+        for (id, tensor) in self.program.tensors.iter() {
+            let weight = matches!(tensor.kind, TensorKind::Weight(_));
+            let lasting = weight || matches!(tensor.kind, TensorKind::State(_));
+            if !lasting && !walk.entry.inputs.contains(&id) {
+                continue;
+            }
+            for (low, high) in self.bytes(walk, id) {
+                if lasting {
+                    let of = Lasting { tensor: id, weight };
+                    walk.memory.last(low, high, of);
+                } else {
+                    walk.memory.define(low, high);
+                }
+            }
+        }
+    }
+
+    /// Checks what outlives the run and what the host reads.
+    fn finish(&mut self, walk: &Walk<'_>) {
+        let states = self.program.tensors.iter();
+        let states = states.filter(|(_, tensor)| matches!(tensor.kind, TensorKind::State(_)));
+        let states: Vec<TensorId> = states.map(|(id, _)| id).collect();
+        for tensor in walk.entry.outputs.iter().copied().chain(states) {
+            let name = &walk.entry.name;
+            let when = format!("at the end of entry @{name}");
+            self.defined(walk, tensor, Place::Tensor(tensor), &when);
+        }
+    }
+
+    /// The bytes of a tensor on the core.
+    fn bytes(&self, walk: &Walk<'_>, tensor: TensorId) -> Vec<(i64, i64)> {
+        let program = self.program;
+        let mut all = Vec::new();
+        for (shard, on, at) in sram_shards(program, tensor) {
+            let Some(index) = program.regions[on].position(walk.class.core) else {
+                continue;
+            };
+            let env = core_env(index, walk.class.core, &[], walk.dims);
+            let Some(at) = at.eval(&env, &program.tables) else {
+                continue;
+            };
+            let size = |size: &IndexExpr| u64::try_from(size.eval(&env, &program.tables)?).ok();
+            let Shard { slice, strides, .. } = shard;
+            // Sizes that are negative or have no value are reported with the tensor.
+            let Some(shape) = slice.iter().map(|(_, s)| size(s)).collect::<Option<_>>() else {
+                continue;
+            };
+            let view = ViewType {
+                dtype: program.tensors[tensor].dtype,
+                shape,
+                strides: strides.clone(),
+                packing: shard.packing,
+            };
+            let runs = byte_runs(&view).or_else(|| Some(vec![view.extent()?]));
+            let shifted = runs
+                .into_iter()
+                .flatten()
+                .filter_map(|(low, high)| Some((at.checked_add(low)?, at.checked_add(high)?)));
+            all.extend(shifted);
+        }
+        all
+    }
+
+    /// Reports bytes of a tensor that are not defined.
+    fn defined(&mut self, walk: &Walk<'_>, tensor: TensorId, place: Place, when: &str) {
+        let bytes = self.bytes(walk, tensor);
+        let gap = bytes.iter().find_map(|run| walk.memory.gap(run.0, run.1));
+        let Some(gap) = gap else {
+            return;
+        };
+        let message = format!(
+            "bytes {}..{} of SRAM, which hold a part of @{}, are not defined {when} on core {}",
+            gap.bytes.0,
+            gap.bytes.1,
+            self.program.tensors[tensor].name,
+            core_name(walk.class.core)
+        );
+        let violation = Violation::new(codes::UNINITIALISED, place, message);
+        let violation = self.with_cause(walk, violation, gap);
+        self.report(None, violation);
+    }
+
+    /// Adds who destroyed the bytes.
+    fn with_cause(&self, walk: &Walk<'_>, violation: Violation, gap: Gap) -> Violation {
+        let Some(who) = gap.by else {
+            return violation.note("nothing has written them");
+        };
+        let names = Names {
+            program: self.program,
+            segment: who.segment,
+        };
+        violation
+            .note(format!(
+                "the last write there is {}, called by step {} of entry @{}, through a buffer that \
+                 is not kept",
+                names.stmt(who.at),
+                who.step,
+                walk.entry.name
+            ))
+            .help("give that buffer the role `out` or `inout`, or another address")
+    }
+
+    /// A call on the core, if it takes part; false if the budget is used up.
+    fn call(
+        &mut self,
+        walk: &mut Walk<'_>,
+        step: u32,
+        (segment, on, row): (SegmentId, RegionId, &[IndexExpr]),
+        counters: &[i64],
+    ) -> bool {
+        let program = self.program;
+        let core = walk.class.core;
+        let Some(index) = program.regions[on].position(core) else {
+            return true;
+        };
+        let facts = self.facts(segment);
+        let env = core_env(index, core, counters, walk.dims);
+        let mut params = vec![0; row.len()];
+        for (at, expr) in row.iter().enumerate() {
+            if facts.params.get(at) == Some(&true) {
+                match expr.eval(&env, &program.tables) {
+                    Some(value) => params[at] = value,
+                    // Rows without value are reported with the schedule.
+                    None => return true,
+                }
+            }
+        }
+        let summary = self.summary(segment, &facts, params, core, walk.dims);
+        let cost = summary.needs.len() + summary.left.len();
+        if !self.spend(cost as u64, walk.id) {
+            return false;
+        }
+        if let Some((gap, need)) = walk.memory.missing(&summary.needs) {
+            self.missing(walk, segment, step, gap, need);
+        }
+        if let Some(damage) = walk.memory.apply(&summary.left, step, segment) {
+            self.damaged(walk, segment, damage);
+        }
+        true
+    }
+
+    /// The summary of a call, with its problems reported when it is made.
+    fn summary(
+        &mut self,
+        segment: SegmentId,
+        facts: &Rc<Facts>,
+        params: Vec<i64>,
+        core: CoreAddress,
+        dims: &[i64],
+    ) -> Rc<Summary> {
+        let relevant: Vec<i64> = dims
+            .iter()
+            .zip(&facts.dims)
+            .map(|(value, used)| if *used { *value } else { 0 })
+            .collect();
+        let key = (segment, params, relevant);
+        if let Some(known) = self.summaries.get(&key) {
+            return known.clone();
+        }
+        let code = &self.program.segments[segment];
+        let call = Call {
+            segment: code,
+            facts,
+            params: &key.1,
+            dims,
+        };
+        let summary = Rc::new(summarise(&call, &mut self.budget));
+        let names = Names {
+            program: self.program,
+            segment,
+        };
+        for ((_, at, other), problem) in &summary.findings.all {
+            let mut note = format!("on core {}", core_name(core));
+            for (name, value) in code.params.iter().zip(&key.1) {
+                note.push_str(&format!(", %{name} = {value}"));
+            }
+            for ((name, _), value) in self.program.dims.iter().zip(dims) {
+                note.push_str(&format!(", {name} = {value}"));
+            }
+            let violation = names.violation(*at, *other, problem).note(note);
+            self.report(other.map(|other| (segment, other)), violation);
+        }
+        self.summaries.insert(key, summary.clone());
+        summary
+    }
+
+    fn missing(&mut self, walk: &Walk<'_>, segment: SegmentId, step: u32, gap: Gap, need: Need) {
+        let names = Names {
+            program: self.program,
+            segment,
+        };
+        let message = format!(
+            "reads bytes {}..{} of SRAM through %{}, which are not defined when step {step} of entry \
+             @{} starts on core {}",
+            gap.bytes.0,
+            gap.bytes.1,
+            names.buffer(need.buffer),
+            walk.entry.name,
+            core_name(walk.class.core)
+        );
+        let violation = Violation::new(codes::UNINITIALISED, names.place(need.at), message);
+        let violation = self.with_cause(walk, violation, gap);
+        self.report(gap.by.map(|who| (who.segment, who.at)), violation);
+    }
+
+    fn damaged(&mut self, walk: &Walk<'_>, segment: SegmentId, damage: Damage) {
+        let names = Names {
+            program: self.program,
+            segment,
+        };
+        let name = &self.program.tensors[damage.of.tensor].name;
+        let (what, help) = if damage.of.weight {
+            (
+                "the weight",
+                "weights are never written; use another address",
+            )
+        } else {
+            (
+                "the state",
+                "give the buffer the role `out` or `inout`, or another address",
+            )
+        };
+        let message = format!(
+            "writes bytes {}..{} of SRAM, which hold {what} @{name} on core {}",
+            damage.bytes.0,
+            damage.bytes.1,
+            core_name(walk.class.core)
+        );
+        let violation = Violation::new(codes::SLOT_REUSED, names.place(damage.at), message);
+        self.report(None, violation.help(help));
+    }
+}
