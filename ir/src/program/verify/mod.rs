@@ -12,6 +12,7 @@
 mod regions;
 mod rows;
 mod scope;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -172,6 +173,7 @@ pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
     if cx.has(codes::BAD_REGION) || cx.has(codes::MACHINE_MISMATCH) {
         return cx.finish();
     }
+    streams::check(&mut cx);
     cx.finish()
 }
 
