@@ -10,7 +10,7 @@ mod compact;
 pub mod eval;
 mod parse;
 mod print;
-mod text;
+pub(crate) mod text;
 mod verify;
 
 use std::collections::BTreeMap;

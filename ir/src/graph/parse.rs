@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dojoc_grammar as g;
 use dojoc_grammar::{Body, ExprId, ExprKind, NameKind, Sigil, Tree};
 
-use super::text::{Exprs, name_key};
+use super::text::{Exprs, name_key, syntax_errors};
 use super::verify::Entity;
 use super::{
     FuncId, FunctionBuilder, Module, Output, State, StateInit, ValueDef, ValueId, Weight,
@@ -42,15 +42,7 @@ const MAX_DENSE: u64 = 1 << 30;
 pub fn parse(text: &str) -> Result<(Module, SourceMap), Diagnostics> {
     let parsed = g::parse(text);
     if !parsed.errors.is_empty() {
-        let convert = |e: &g::SyntaxError| {
-            let span = e.span.start as usize..e.span.end as usize;
-            let diagnostic = Diagnostic::input(e.code, e.message.clone()).at_span(span);
-            match &e.help {
-                Some(help) => diagnostic.help(help.clone()),
-                None => diagnostic,
-            }
-        };
-        return Err(Diagnostics(parsed.errors.iter().map(convert).collect()));
+        return Err(syntax_errors(&parsed.errors));
     }
     let mut reader = Reader {
         exprs: Exprs::new(&parsed.tree),

@@ -22,8 +22,21 @@ pub(super) fn name_key<'t>(name: &g::Name, text: &'t str) -> (bool, &'t str) {
     (matches!(name.kind, NameKind::Number(_)), text)
 }
 
+/// Syntax errors as diagnostics.
+pub(crate) fn syntax_errors(errors: &[g::SyntaxError]) -> Diagnostics {
+    let convert = |e: &g::SyntaxError| {
+        let span = e.span.start as usize..e.span.end as usize;
+        let diagnostic = Diagnostic::input(e.code, e.message.clone()).at_span(span);
+        match &e.help {
+            Some(help) => diagnostic.help(help.clone()),
+            None => diagnostic,
+        }
+    };
+    Diagnostics(errors.iter().map(convert).collect())
+}
+
 /// Reads expressions of one tree and collects what is wrong with them.
-pub(super) struct Exprs<'t> {
+pub(crate) struct Exprs<'t> {
     tree: &'t Tree,
     dims: BTreeMap<Arc<str>, u64>,
     errors: RefCell<Diagnostics>,

@@ -61,6 +61,8 @@ mod affine;
 pub mod container;
 mod index;
 pub mod instr;
+pub mod parse;
+mod print;
 pub mod recipe;
 mod region;
 pub mod verify;
@@ -73,6 +75,8 @@ use serde::{Deserialize, Serialize};
 pub use affine::{Affine, Env, Var};
 pub use index::{Coordinate, IndexEnv, IndexExpr, IndexNode, MAX_INDEX_NODES};
 pub use instr::{Instr, Stmt};
+pub use parse::{SourceMap, parse};
+pub use print::inst_line;
 pub use recipe::{Recipe, RecipeNode, Sources};
 pub use region::{CoreBox, Region, Span};
 pub use view::{Buffer, BufferRole, MAX_VIEW_RANK, Packing, View, ViewType, dense_strides};
@@ -204,6 +208,11 @@ pub enum RouteRule {
     Xy,
     /// Along the column first, then along the row.
     Yx,
+}
+
+impl RouteRule {
+    /// All of them with their names in text.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Xy, "xy"), (Self::Yx, "yx")];
 }
 
 /// The explicit route of one channel.
