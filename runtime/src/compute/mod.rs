@@ -6,6 +6,7 @@
 mod convert;
 mod data;
 mod elementwise;
+mod matrix;
 mod number;
 mod reduce;
 mod sort;
@@ -115,6 +116,10 @@ pub struct Scratch {
     pub kernels: kernels::Scratch,
     /// For parts of rows of operands.
     pub(crate) rows: Vec<u64>,
+    /// For panels of operands that are used several times.
+    pub(crate) panels: (kernels::Aligned<f32>, kernels::Aligned<half::bf16>),
+    /// For codes that are to be decoded.
+    pub(crate) codes: Vec<u64>,
     /// For dense copies of whole operands.
     pub(crate) copies: [Vec<u64>; 6],
 }
@@ -174,6 +179,7 @@ pub fn execute(
     cx: &mut Cx<'_>,
 ) -> Result<(), Fault> {
     match (instr, targets, sources) {
+        (Instr::MatMul(i), [c], sources) => matrix::matmul(i, c, sources, scalars, cx),
         (Instr::Map(i), [y], [x]) => vector::map(i, y, x, cx),
         (Instr::Zip(i), [y], sources) => vector::zip(i, y, sources, cx),
         (Instr::MulAdd(_), [y], [a, b, c]) => vector::mul_add(y, [a, b, c], cx),

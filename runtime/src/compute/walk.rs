@@ -137,6 +137,11 @@ impl<const N: usize> Nest<N> {
         nest
     }
 
+    /// Whether there is no more than one row.
+    pub fn is_row(&self) -> bool {
+        self.rank == 1
+    }
+
     /// With another position of the first elements.
     pub fn starting_at(self, start: i64) -> Self {
         Self { start, ..self }

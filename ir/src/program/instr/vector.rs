@@ -150,7 +150,7 @@ functions! {
         Mul "mul",
         /// a / b; for integers towards zero, and 0 for a divisor of 0.
         Div "div",
-        /// The remainder of `div` for integers, with the sign of a; a for a divisor of 0.
+        /// The remainder of `div` for integers, with the sign of a; 0 for a divisor of 0.
         Rem "rem",
         /// The smaller; NaN if either is NaN; of two zeros the negative one.
         Min "min",
@@ -166,7 +166,7 @@ functions! {
         Xor "xor",
         /// a shifted left by b bits, for integers; 0 for b outside the width.
         Shl "shl",
-        /// a shifted right by b bits, for integers, with the sign of a; as if by the width less one for b outside the width.
+        /// a shifted right by b bits, for integers, with the sign of a; by the width (0, or -1 for negative a) for b outside it.
         Shr "shr",
     }
 }
