@@ -27,6 +27,15 @@ codes! {
          example. The message names core and instruction.";
     COUNT_RANGE 703 "A count is outside its range"
         "`count` read a number that is negative or above its `max`.";
+    MEMORY_LIMIT 704 "The run needs more memory than allowed"
+        "The bytes of SRAM and DRAM that the program touches and the messages on their way exceed the \
+         limit of the run.";
+    MESSAGE_SIZE 705 "A message does not have the size of its slot"
+        "The n-th message of a channel fills the n-th slot that the receiver posts, and has its size. \
+         The message names the receiver and its instruction.";
+    UNVERIFIED 706 "The program breaks a rule of its level"
+        "The executor met something that the verifier refuses: a view outside the memory, a port that \
+         does not exist. Run `dojoc asm` on the text, or report the compiler that made the program.";
     UNKNOWN_ENTRY 720 "The program has no such entry"
         "A run names an entry of the program, which `dojoc dis` shows. A program with one entry is \
          run without naming it.";

@@ -1,0 +1,342 @@
+//! Messages about runs that failed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dojoc_ir::diag::{Diagnostic, Place};
+use dojoc_ir::entity::EntityId;
+use dojoc_ir::program::{SegmentId, Stmt, Unit};
+
+use super::core::{Active, Core, Progress};
+use super::decode::Op;
+use super::fault::{Fault, unverified};
+use super::shared::Shared;
+use crate::codes;
+
+/// A fault with its place.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub core: u32,
+    /// Step of the entry.
+    pub step: Option<u32>,
+    /// Segment, stream and statement.
+    pub at: Option<(u32, u32, u32)>,
+    pub fault: Fault,
+}
+
+impl Failure {
+    /// The first in an order that does not depend on the schedule.
+    fn key(&self) -> (u32, Option<u32>, Option<(u32, u32, u32)>) {
+        (self.core, self.step, self.at)
+    }
+
+    fn diagnostic(&self, shared: &Shared<'_>) -> Diagnostic {
+        let core = shared.map.address(self.core);
+        let Some((segment, stream, place)) = self.at else {
+            let mut diagnostic = self.fault.diagnostic();
+            diagnostic.message = format!("core {core}: {}", diagnostic.message);
+            return diagnostic;
+        };
+        let mut diagnostic = self.fault.diagnostic();
+        let what = instruction(shared, segment, stream, place);
+        diagnostic.message = format!("core {core}, {what}: {}", diagnostic.message);
+        located(diagnostic, shared, (segment, stream, place))
+    }
+}
+
+/// The failure that ends the run. All cores went on as far as they could after it, so that the set
+/// of failures does not depend on the schedule.
+pub(super) fn first_failure(shared: &Shared<'_>, failures: &[Failure]) -> Option<Diagnostic> {
+    let first = failures.iter().min_by_key(|failure| failure.key())?;
+    let diagnostic = first.diagnostic(shared);
+    let others = failures.iter().filter(|f| f.key() != first.key()).count();
+    Some(match others {
+        0 => diagnostic,
+        1 => diagnostic.note("one further core or stream failed"),
+        n => diagnostic.note(format!("{n} further cores or streams failed")),
+    })
+}
+
+fn located(
+    diagnostic: Diagnostic,
+    shared: &Shared<'_>,
+    (segment, stream, place): (u32, u32, u32),
+) -> Diagnostic {
+    let segment = shared
+        .program
+        .segments
+        .get(SegmentId::from_index(segment as usize));
+    let stream = segment.and_then(|s| s.streams.get(stream as usize));
+    let loc = stream.and_then(|s| s.code.get(place as usize)?.loc);
+    match loc.and_then(|loc| shared.program.locs.get(loc)) {
+        Some(loc) => diagnostic.at(Place::Node(Arc::new(loc.clone()))),
+        None => diagnostic,
+    }
+}
+
+/// Segment, stream and statement in words.
+fn instruction(shared: &Shared<'_>, segment: u32, stream: u32, place: u32) -> String {
+    let found = shared
+        .program
+        .segments
+        .get(SegmentId::from_index(segment as usize));
+    let Some((segment, stream)) = found.and_then(|s| Some((s, s.streams.get(stream as usize)?)))
+    else {
+        return "an unknown instruction".into();
+    };
+    let unit = Unit::ALL.iter().find(|(unit, _)| *unit == stream.unit);
+    let unit = unit.map_or("?", |(_, name)| name);
+    let Some(inst) = stream.code.get(place as usize) else {
+        return format!("the {unit} stream of @{}", segment.name);
+    };
+    let text = statement(shared, &inst.stmt);
+    let mut what = format!(
+        "`{text}` in the {unit} stream of @{} (statement {place})",
+        segment.name
+    );
+    if let Some(loc) = inst.loc.and_then(|loc| shared.program.locs.get(loc)) {
+        what.push_str(&format!(", from {loc}"));
+    }
+    what
+}
+
+/// A statement with the symbols it names.
+fn statement(shared: &Shared<'_>, stmt: &Stmt) -> String {
+    let program = shared.program;
+    let family = |id| program.families.get(id).map_or("?", |f| &*f.name);
+    let dram = |id| program.dram.get(id).map_or("?", |d| &*d.name);
+    let word = stmt.mnemonic();
+    match stmt {
+        Stmt::Post { family: f, .. }
+        | Stmt::Send { family: f, .. }
+        | Stmt::Receive { family: f, .. } => format!("{word} @{}", family(*f)),
+        Stmt::Relay { family: f, to, .. } => format!("{word} @{}, @{}", family(*f), family(*to)),
+        Stmt::DramBegin(d)
+        | Stmt::DramCommit(d)
+        | Stmt::DramAcquire { dram: d, .. }
+        | Stmt::DramRelease { dram: d, .. }
+        | Stmt::DramLoad { dram: d, .. }
+        | Stmt::DramStore { dram: d, .. } => format!("{word} @{}", dram(*d)),
+        _ => word.into(),
+    }
+}
+
+/// What a stream waits for.
+struct Waiting {
+    /// Segment, stream and statement.
+    at: (u32, u32, u32),
+    what: String,
+    /// Cores that could end the wait.
+    on: Vec<u32>,
+}
+
+/// The streams of a core that wait.
+fn waits(shared: &Shared<'_>, number: u32, core: &Core) -> Vec<Waiting> {
+    let Some(active) = core.active.as_deref().filter(|active| active.in_call) else {
+        return Vec::new();
+    };
+    let Some(segment) = shared.segments.get(active.segment as usize) else {
+        return Vec::new();
+    };
+    let running = |stream: &usize| active.streams[*stream].progress == Progress::Running;
+    (0..segment.streams.len())
+        .filter(running)
+        .filter_map(|stream| {
+            let state = &active.streams[stream];
+            let code = &segment.streams[stream];
+            let op = code.ops.get(state.pc as usize)?;
+            let frame = &active.frames[stream * segment.frame..][..segment.frame];
+            let (what, on) = wait(shared, (number, core, active), op, frame, state.received);
+            let at = (
+                active.segment,
+                stream as u32,
+                code.places[state.pc as usize],
+            );
+            Some(Waiting { at, what, on })
+        })
+        .collect()
+}
+
+fn wait(
+    shared: &Shared<'_>,
+    (number, core, active): (u32, &Core, &Active),
+    op: &Op,
+    frame: &[i64],
+    received: bool,
+) -> (String, Vec<u32>) {
+    let name = |id| shared.program.families.get(id).map_or("?", |f| &*f.name);
+    let message = |channel: &super::decode::Channel| {
+        let port = channel.port.eval(frame).unwrap_or(0) as u32;
+        let sender = shared
+            .senders(channel.family)
+            .and_then(|s| s.of(number, port));
+        let on: Vec<u32> = sender.iter().map(|(core, _)| *core).collect();
+        let from = on.first().map(|core| shared.map.address(*core));
+        let from = from.map_or(String::new(), |core| format!(" from core {core}"));
+        let what = format!(
+            "a message{from} through @{} port {port}",
+            name(channel.family)
+        );
+        (what, on)
+    };
+    let slot = |channel: &super::decode::Channel| {
+        let port = channel.port.eval(frame).unwrap_or(0) as u32;
+        let ports = core.ports.as_deref();
+        let out = ports.and_then(|p| Some(&p.outs[p.out(channel.family, port)?]));
+        let peers = out.into_iter().flat_map(|out| out.peers());
+        let on: Vec<u32> = peers.filter(|p| p.credits == 0).map(|p| p.core).collect();
+        let at = on.first().map(|core| shared.map.address(*core));
+        let at = at.map_or(String::new(), |core| format!(" at core {core}"));
+        let what = format!("a slot{at} of @{} port {port}", name(channel.family));
+        (what, on)
+    };
+    let owner = |dram, index: u64| {
+        let owners = shared.program.dram.get(dram)?.owners?;
+        let core = shared.program.regions.get(owners)?.get(index)?;
+        shared.map.number(core)
+    };
+    match op {
+        Op::Receive(end) => message(&end.0),
+        Op::Send(end) => slot(&end.0),
+        Op::Relay(ends) if received => slot(&ends.2),
+        Op::Relay(ends) => message(&ends.0),
+        Op::Wait(token) => {
+            let segment = shared
+                .program
+                .segments
+                .values()
+                .nth(active.segment as usize);
+            let name = segment.and_then(|s| s.tokens.values().nth(*token as usize));
+            let name = name.map_or("?", |name| &**name);
+            (format!("token %{name}"), vec![number])
+        }
+        Op::DramAcquire(dram, index) => {
+            let index = index.eval(frame).ok().and_then(|i| u64::try_from(i).ok());
+            let on = index.and_then(|index| owner(*dram, index));
+            ("the next epoch".into(), on.into_iter().collect())
+        }
+        Op::DramBegin(_) => ("the readers of the last epoch".into(), Vec::new()),
+        _ => ("something".into(), Vec::new()),
+    }
+}
+
+/// The most lines of a report.
+const MOST_LINES: usize = 16;
+
+/// The report of a run in which cores have not ended; `None` if all have.
+pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic> {
+    let stuck: Vec<u32> = (0..cores.len() as u32)
+        .filter(|core| !cores[*core as usize].done)
+        .collect();
+    let first = *stuck.first()?;
+    // Walk from the first core that waits along what it waits for, depth first, to find a cycle.
+    let mut state: BTreeMap<u32, Walk> = BTreeMap::new();
+    let mut path: Vec<u32> = Vec::new();
+    let mut longest: Vec<u32> = vec![first];
+    let mut cycle: Option<Vec<u32>> = None;
+    'starts: for start in &stuck {
+        if state.contains_key(start) {
+            continue;
+        }
+        let mut stack = vec![(*start, false)];
+        while let Some((core, leave)) = stack.pop() {
+            if leave {
+                state.insert(core, Walk::Left);
+                path.pop();
+                continue;
+            }
+            match state.get(&core) {
+                Some(Walk::Left) => continue,
+                Some(Walk::Open) => {
+                    let from = path.iter().position(|c| *c == core).unwrap_or(0);
+                    cycle = Some(path[from..].to_vec());
+                    break 'starts;
+                }
+                None => {}
+            }
+            state.insert(core, Walk::Open);
+            path.push(core);
+            if path.len() > longest.len() && longest[0] == path[0] {
+                longest.clone_from(&path);
+            }
+            stack.push((core, true));
+            let waits = waits(shared, core, &cores[core as usize]);
+            // A token leads to the other streams of the core, which are looked at anyway.
+            let on = waits
+                .iter()
+                .flat_map(|wait| &wait.on)
+                .filter(|on| **on != core);
+            stack.extend(on.map(|on| (*on, false)));
+        }
+    }
+    let count = stuck.len();
+    let (is_cycle, path) = match cycle {
+        Some(path) => (true, path),
+        None => (false, longest),
+    };
+    let message = match (is_cycle, path.len()) {
+        (true, n) => {
+            format!("{count} cores cannot go on: {n} of them wait for each other in a cycle")
+        }
+        (false, _) => format!("{count} cores cannot go on: they wait for what never comes"),
+    };
+    let mut diagnostic = Diagnostic::input(codes::DEADLOCK, message);
+    let mut place = None;
+    for (at, core) in path.iter().enumerate() {
+        let next = path.get(at + 1).or(path.first().filter(|_| is_cycle));
+        let waits = waits(shared, *core, &cores[*core as usize]);
+        let leads = |wait: &&Waiting| next.is_none_or(|next| wait.on.contains(next));
+        let tokens = waits.iter().filter(|wait| wait.on == [*core]);
+        let along = waits.iter().filter(leads).filter(|wait| wait.on != [*core]);
+        for wait in along.take(1).chain(tokens) {
+            if diagnostic.notes.len() == MOST_LINES {
+                break;
+            }
+            let (segment, stream, statement) = wait.at;
+            place.get_or_insert(wait.at);
+            diagnostic.notes.push(format!(
+                "core {}: {} waits for {}",
+                shared.map.address(*core),
+                instruction(shared, segment, stream, statement),
+                wait.what
+            ));
+        }
+    }
+    if path.len() > MOST_LINES {
+        let rest = path.len() - MOST_LINES;
+        diagnostic
+            .notes
+            .push(format!("and so on, {rest} further cores"));
+    }
+    if let Some(last) = path.last().filter(|_| !is_cycle) {
+        let ended = waits(shared, *last, &cores[*last as usize]);
+        let ended = ended.iter().flat_map(|wait| &wait.on);
+        let ended: Option<&u32> = ended.clone().find(|on| cores[**on as usize].done);
+        if let Some(core) = ended {
+            let core = shared.map.address(*core);
+            diagnostic
+                .notes
+                .push(format!("core {core} has ended its schedule"));
+        }
+    }
+    Some(match place {
+        Some(at) => located(diagnostic, shared, at),
+        None => diagnostic,
+    })
+}
+
+/// How far the walk over waiting cores is with one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Walk {
+    Open,
+    Left,
+}
+
+/// A segment that cannot be decoded.
+pub(super) fn undecodable(name: &str, stream: u32, statement: u32, fault: &Fault) -> Diagnostic {
+    let message = format!(
+        "segment @{name}, stream {stream}, statement {statement}: {}",
+        fault.message
+    );
+    unverified(&message).diagnostic()
+}
