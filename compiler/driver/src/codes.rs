@@ -97,6 +97,7 @@ pub fn all_codes() -> Vec<CodeInfo> {
         .iter()
         .chain(import::onnx::codes::CODES)
         .chain(pass::CODES)
+        .chain(dojoc_runtime::codes::CODES)
         .chain(CODES);
     let mut all: Vec<CodeInfo> = triples.chain(machine).chain(infos.copied()).collect();
     all.sort_by_key(|info| info.code);

@@ -35,9 +35,6 @@ mod sram;
 mod stream;
 mod worker;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
