@@ -385,10 +385,11 @@ impl<'a> Worker<'a> {
         let state = &self.cores[(core - self.first) as usize];
         let layout = &*from.layout;
         let bytes = layout.elements * layout.view.dtype.bytes() as usize;
-        if layout.dense && bytes > 0 {
-            if let Some(piece) = state.sram.share(from.start, from.len) {
-                return piece;
-            }
+        if layout.dense
+            && bytes > 0
+            && let Some(piece) = state.sram.share(from.start, from.len)
+        {
+            return piece;
         }
         let mut block = self.kit.pool.take(bytes);
         if let Some(block) = Arc::get_mut(&mut block) {

@@ -31,6 +31,7 @@ pub(super) struct Kit {
     /// Copies of messages and of bytes of DRAM.
     pub bytes: Vec<u8>,
     /// Unused states of calls.
+    #[expect(clippy::vec_box, reason = "they move between here and cores as boxes")]
     pub actives: Vec<Box<Active>>,
 }
 
