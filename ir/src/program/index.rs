@@ -168,6 +168,18 @@ impl IndexExpr {
         })
     }
 
+    /// Whether the counter of the enclosing `repeat` at a depth occurs.
+    pub fn uses_repeat(&self, depth: u8) -> bool {
+        self.nodes
+            .contains(&IndexNode::Coordinate(Coordinate::Repeat(depth)))
+    }
+
+    /// Whether a run parameter occurs.
+    pub fn uses_dim(&self, dim: u16) -> bool {
+        self.nodes
+            .contains(&IndexNode::Coordinate(Coordinate::Dim(dim)))
+    }
+
     /// The value; `None` on overflow, for a divisor that is not positive, for a place outside a
     /// table, and for a coordinate that `env` lacks.
     pub fn eval(&self, env: &IndexEnv<'_>, tables: &PrimaryMap<TableId, Table>) -> Option<i64> {

@@ -9,17 +9,28 @@
 //! checked for the distinct values of the parameters it uses ([`RowClasses`]) and for whole ranges
 //! of loop counters ([`Scope`]).
 
+mod balance;
+mod bounds;
+mod channels;
+mod operands;
 mod regions;
+mod routes;
 mod rows;
+mod schedule;
 mod scope;
 mod streams;
+mod structure;
+mod trace;
+mod uniform;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use rows::{Call, Row, RowClasses};
-pub use scope::Scope;
+pub use scope::{Point, Scope};
+pub use structure::structure;
 
 use super::{Inst, LocId, Place, Program, SegmentId};
 use crate::codes;
@@ -129,8 +140,9 @@ pub(super) fn describe(program: &Program, place: Place) -> Option<String> {
             let of = named("segment", segment_name(segment))?;
             let unit = program.segments.get(segment)?.streams.get(stream as usize);
             let unit = unit.map_or("?", |stream| unit_name(stream.unit));
-            let stmt = inst_at(program, segment, stream, at).map(|inst| &inst.stmt)?;
-            Some(format!("{of}, {unit} stream, `{}`", stmt.mnemonic()))
+            inst_at(program, segment, stream, at)?;
+            let line = super::inst_line(program, segment, stream, at);
+            Some(format!("{of}, {unit} stream, `{line}`"))
         }
         Place::Entry(id) => named("entry", program.entries.get(id).map(|x| &x.name)),
         Place::Step(id, at) => {
@@ -168,17 +180,32 @@ fn loc_of(program: &Program, place: Place) -> Option<LocId> {
 /// Checks all rules of the level. Violations come in the order of the checks, within each in the
 /// order of the program.
 pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
+    let found = structure(program);
+    if !found.is_empty() {
+        return found;
+    }
     let mut cx = Context::new(program, machine);
     regions::check(&mut cx);
     if cx.has(codes::BAD_REGION) || cx.has(codes::MACHINE_MISMATCH) {
         return cx.finish();
     }
+    schedule::check(&mut cx);
+    bounds::check(&mut cx);
+    operands::check(&mut cx);
+    if let Some(channels) = channels::check(&mut cx) {
+        routes::check(&mut cx, &channels);
+        balance::check(&mut cx, &channels);
+    }
+    uniform::check(&mut cx);
     streams::check(&mut cx);
     cx.finish()
 }
 
 /// Violations of one rule that are reported; the rest are counted.
 const MAX_PER_RULE: usize = 100;
+
+/// Steps of all checks together, see [`Context::spend`]. A step is an evaluation or so.
+const MAX_WORK: u64 = 1 << 26;
 
 /// What the checks share.
 pub(super) struct Context<'p> {
@@ -190,6 +217,8 @@ pub(super) struct Context<'p> {
     pub rows: RowClasses<'p>,
     found: Vec<Violation>,
     counts: BTreeMap<u16, usize>,
+    work: u64,
+    exhausted: bool,
 }
 
 impl<'p> Context<'p> {
@@ -201,6 +230,8 @@ impl<'p> Context<'p> {
             rows: RowClasses::new(program),
             found: Vec::new(),
             counts: BTreeMap::new(),
+            work: MAX_WORK,
+            exhausted: false,
         }
     }
 
@@ -246,3 +277,6 @@ impl<'p> Context<'p> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

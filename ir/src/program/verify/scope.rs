@@ -1,6 +1,8 @@
 //! Which values the variables of a segment can have at a place of a stream.
 
-use super::super::{Affine, Program, Segment, Var};
+use std::collections::BTreeSet;
+
+use super::super::{Affine, Env, Program, Segment, Var};
 use super::Row;
 
 /// An enclosing loop. Its counter is at least `low`, less than `count`, at most `high`.
@@ -219,6 +221,104 @@ impl Scope {
                 }
             }
         })
+    }
+}
+
+/// Values of all variables.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Point {
+    params: Vec<i64>,
+    dims: Vec<i64>,
+    loops: Vec<i64>,
+    registers: Vec<i64>,
+}
+
+impl Point {
+    /// As an environment of expressions.
+    pub fn env(&self) -> Env<'_> {
+        Env {
+            params: &self.params,
+            dims: &self.dims,
+            loops: &self.loops,
+            registers: &self.registers,
+        }
+    }
+
+    fn set(&mut self, var: Var, value: i64) {
+        match var {
+            Var::Param(i) => self.params[usize::from(i)] = value,
+            Var::Dim(i) => self.dims[usize::from(i)] = value,
+            Var::Loop(i) => self.loops[usize::from(i)] = value,
+            Var::Register(i) => self.registers[usize::from(i)] = value,
+        }
+    }
+}
+
+impl Scope {
+    /// Executions of this place in which the given variables (and those that loop counts depend on)
+    /// have their least or greatest values: all combinations if there are at most `most` of them,
+    /// else those in which one variable or all variables are at the other end.
+    pub fn corners(&self, used: &BTreeSet<Var>, most: usize) -> Vec<Point> {
+        let mut used = used.clone();
+        for (depth, enclosing) in self.loops.iter().enumerate().rev() {
+            if used.contains(&Var::Loop(depth as u8)) {
+                used.extend(enclosing.count.terms.iter().map(|(var, _)| *var));
+            }
+        }
+        // In this order variables come before the counters of loops that depend on them.
+        let (loops, others): (Vec<Var>, Vec<Var>) = used
+            .into_iter()
+            .partition(|var| matches!(var, Var::Loop(_)));
+        let order: Vec<Var> = others.into_iter().chain(loops).collect();
+        let n = order.len();
+        let choices: Vec<Vec<bool>> = if n <= most {
+            (0..1u32 << n)
+                .map(|bits| (0..n).map(|at| bits >> at & 1 == 1).collect())
+                .collect()
+        } else {
+            let single = |one: usize| (0..n).map(|at| at == one).collect();
+            let mut choices: Vec<Vec<bool>> = (0..n).map(single).collect();
+            choices.extend([vec![false; n], vec![true; n]]);
+            choices
+        };
+        let mut points = Vec::new();
+        for choice in choices {
+            if let Some(point) = self.corner(&order, &choice)
+                && !points.contains(&point)
+            {
+                points.push(point);
+            }
+        }
+        points
+    }
+
+    fn corner(&self, order: &[Var], choice: &[bool]) -> Option<Point> {
+        let low = |ranges: &[(i64, i64)]| ranges.iter().map(|(low, _)| *low).collect();
+        let mut point = Point {
+            params: low(&self.params),
+            dims: low(&self.dims),
+            loops: self.loops.iter().map(|enclosing| enclosing.low).collect(),
+            registers: low(&self.registers),
+        };
+        for (var, greatest) in order.iter().zip(choice) {
+            let value = match var {
+                Var::Loop(depth) => {
+                    let enclosing = self.loops.get(usize::from(*depth))?;
+                    let last = enclosing.count.eval(&point.env())?.checked_sub(1)?;
+                    let last = enclosing.high.map_or(last, |high| last.min(high));
+                    if last < enclosing.low {
+                        return None;
+                    }
+                    if *greatest { last } else { enclosing.low }
+                }
+                _ => {
+                    let (low, high) = self.range(*var)?;
+                    if *greatest { high } else { low }
+                }
+            };
+            point.set(*var, value);
+        }
+        Some(point)
     }
 }
 
