@@ -10,6 +10,8 @@ mod matrix;
 mod number;
 mod reduce;
 mod sort;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod walk;
 

@@ -50,7 +50,7 @@ pub(super) fn to_odd(x: f64) -> f32 {
     }
     // The value lies between `near` and one of its neighbours, which are odd.
     let away = (f64::from(near).abs() < x.abs()) as u32;
-    f32::from_bits(near.to_bits() - 1 + 2 * away)
+    f32::from_bits(near.to_bits().wrapping_sub(1).wrapping_add(2 * away))
 }
 
 macro_rules! by_kernels {

@@ -320,6 +320,10 @@ fn copy_typed<T: Pod>(
 /// # Errors
 /// If the bytes are not aligned.
 pub(super) fn typed<T: Pod>(bytes: &[u8]) -> Result<&[T], Fault> {
+    if bytes.is_empty() {
+        // Nothing may be anywhere.
+        return Ok(&[]);
+    }
     bytemuck::try_cast_slice(bytes).map_err(|_| misaligned())
 }
 
@@ -328,6 +332,9 @@ pub(super) fn typed<T: Pod>(bytes: &[u8]) -> Result<&[T], Fault> {
 /// # Errors
 /// If the bytes are not aligned.
 pub(super) fn typed_mut<T: Pod>(bytes: &mut [u8]) -> Result<&mut [T], Fault> {
+    if bytes.is_empty() {
+        return Ok(&mut []);
+    }
     bytemuck::try_cast_slice_mut(bytes).map_err(|_| misaligned())
 }
 

@@ -154,19 +154,34 @@ pub(super) fn binary<E: Element>(op: Binary, a: &[E], b: Operand<'_, E>, y: &mut
 }
 
 #[inline(always)]
+fn zip_in_place<E: Element>(a: &mut [E], b: Operand<'_, E>, f: impl Fn(f32, f32) -> f32) {
+    match b {
+        Operand::Slice(b) => {
+            for (a, b) in a.iter_mut().zip(b) {
+                *a = E::write(f(a.read(), b.read()));
+            }
+        }
+        Operand::Scalar(b) => {
+            let b = b.read();
+            for a in a {
+                *a = E::write(f(a.read(), b));
+            }
+        }
+    }
+}
+
+#[inline(always)]
 pub(super) fn binary_in_place<E: Element>(op: Binary, a: &mut [E], b: Operand<'_, E>) {
     if let Operand::Slice(b) = b {
         same_length(a.len(), b.len());
     }
-    let mut copy = [E::write(0.0); IN_PLACE_CHUNK];
-    for (i, y) in a.chunks_mut(IN_PLACE_CHUNK).enumerate() {
-        let copy = &mut copy[..y.len()];
-        copy.copy_from_slice(y);
-        let b = match b {
-            Operand::Slice(b) => Operand::Slice(&b[i * IN_PLACE_CHUNK..][..y.len()]),
-            Operand::Scalar(b) => Operand::Scalar(b),
-        };
-        binary(op, copy, b, y);
+    match op {
+        Binary::Add => zip_in_place(a, b, |a, b| a + b),
+        Binary::Sub => zip_in_place(a, b, |a, b| a - b),
+        Binary::Mul => zip_in_place(a, b, |a, b| a * b),
+        Binary::Div => zip_in_place(a, b, |a, b| a / b),
+        Binary::Min => zip_in_place(a, b, float::min),
+        Binary::Max => zip_in_place(a, b, float::max),
     }
 }
 
