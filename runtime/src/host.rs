@@ -14,9 +14,10 @@ use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::{DramId, EntryId, TensorId};
 
+pub(crate) use layout::runs;
 pub use layout::{gather, scatter, slice_box};
-pub use place::{collect, place, place_with};
-pub use walk::{Home, Piece, shape_of, walk};
+pub use place::{Assembly, MakeBox, collect, place, place_with, read_piece};
+pub use walk::{Home, Piece, core_name, shape_of, walk};
 
 use crate::compute::Layout;
 use crate::options::{RunOptions, Stats};

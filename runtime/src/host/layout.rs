@@ -7,7 +7,7 @@ use crate::compute::Layout;
 
 /// Runs of elements that lie side by side both in a dense box and in its layout, in row-major order:
 /// calls `visit(dense byte, layout byte from its lowest, bytes)`.
-fn runs(layout: &Layout, mut visit: impl FnMut(usize, usize, usize)) {
+pub(crate) fn runs(layout: &Layout, mut visit: impl FnMut(usize, usize, usize)) {
     let view = &layout.view;
     let size = view.dtype.bytes() as usize;
     if layout.elements == 0 {

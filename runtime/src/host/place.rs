@@ -16,6 +16,9 @@ use crate::codes::{BAD_TENSOR, REPLICAS_DIFFER};
 /// Bytes of boxes that are kept for further cores, at most.
 const CACHED_BYTES: usize = 64 << 20;
 
+/// Makes the dense bytes of a box: takes its first indices and extents.
+pub type MakeBox<'a> = dyn FnMut(&[u64], &[u64]) -> Result<Bytes, Diagnostic> + 'a;
+
 /// Writes a tensor to all its shards.
 ///
 /// # Errors
@@ -51,8 +54,7 @@ pub fn place(
     place_with(decl, program, dims, memory, keep, &mut cut)
 }
 
-/// Writes a tensor to all its shards, box by box. `make` gives the dense bytes of the box with these
-/// first indices and extents; it is asked once for cores with equal boxes, as far as they fit a
+/// Writes a tensor to all its shards, box by box. `make` is asked once for cores with equal boxes, as far as they fit a
 /// bounded cache.
 ///
 /// # Errors
@@ -63,7 +65,7 @@ pub fn place_with(
     dims: &[i64],
     memory: &mut dyn Memory,
     keep: Keep,
-    make: &mut dyn FnMut(&[u64], &[u64]) -> Result<Bytes, Diagnostic>,
+    make: &mut MakeBox<'_>,
 ) -> Result<(), Diagnostic> {
     let shape = shape_of(decl, dims).map_err(|d| located(program, decl, d))?;
     let mut cache: HashMap<(Arc<[u64]>, Vec<u64>), Bytes> = HashMap::new();
@@ -102,16 +104,16 @@ fn write(
 }
 
 /// Reads a piece of a tensor; `out` becomes dense.
-pub(super) fn read(
+///
+/// # Errors
+/// What `memory` returns.
+pub fn read_piece(
     memory: &dyn ReadMemory,
     piece: &Piece,
     out: &mut Vec<u8>,
 ) -> Result<(), Diagnostic> {
     out.clear();
-    out.resize(
-        piece.layout.elements * piece.layout.view.dtype.bytes() as usize,
-        0,
-    );
+    out.resize(piece.bytes(), 0);
     match piece.home {
         Home::Sram(core) => memory.read(core, piece.at, &piece.layout, out),
         Home::Dram { dram, instance, .. } => {
@@ -122,7 +124,7 @@ pub(super) fn read(
 
 /// A tensor that grows from boxes.
 #[derive(Debug)]
-pub(super) struct Assembly {
+pub struct Assembly {
     shape: Vec<u64>,
     size: usize,
     data: Vec<u8>,
@@ -131,7 +133,8 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    pub(super) fn new(decl: &TensorDecl, shape: Vec<u64>) -> Self {
+    /// Nothing of a tensor with these extents.
+    pub fn new(decl: &TensorDecl, shape: Vec<u64>) -> Self {
         let elements = shape.iter().product::<u64>() as usize;
         let size = decl.dtype.bytes() as usize;
         Self {
@@ -142,8 +145,17 @@ impl Assembly {
         }
     }
 
-    /// Adds a box. Returns the position of the first element that is there with other bits, if any.
-    pub(super) fn add(&mut self, piece: &Piece, dense: &[u8]) -> Option<u64> {
+    /// Adds the dense bytes of a box.
+    ///
+    /// # Errors
+    /// [`REPLICAS_DIFFER`] where an element is there with other bits.
+    pub fn add(
+        &mut self,
+        program: &Program,
+        decl: &TensorDecl,
+        piece: &Piece,
+        dense: &[u8],
+    ) -> Result<(), Diagnostic> {
         let (size, data, there) = (self.size, &mut self.data, &mut self.there);
         let mut differs = None;
         let extents = &piece.layout.view.shape;
@@ -160,19 +172,50 @@ impl Assembly {
                 }
             }
         });
-        differs
+        match differs {
+            None => Ok(()),
+            Some(element) => Err(self.differs(program, decl, element, piece)),
+        }
+    }
+
+    /// The error of two copies with different bits.
+    fn differs(
+        &self,
+        program: &Program,
+        decl: &TensorDecl,
+        element: u64,
+        piece: &Piece,
+    ) -> Diagnostic {
+        let what = match decl.kind {
+            TensorKind::State(_) => "state",
+            TensorKind::Output => "output",
+            _ => "probe",
+        };
+        let index = unravel(element, &self.shape);
+        let message = format!(
+            "@{}: element {index:?} of the {what} has other bits in {} than in another copy of it",
+            decl.name, piece.home
+        );
+        let found = Diagnostic::input(REPLICAS_DIFFER, message);
+        located(program, decl, found)
     }
 
     /// The tensor, if all its elements are there.
-    pub(super) fn finish(self, decl: &TensorDecl) -> Result<Tensor, Diagnostic> {
+    ///
+    /// # Errors
+    /// The first element that is not.
+    pub fn finish(self, program: &Program, decl: &TensorDecl) -> Result<Tensor, Diagnostic> {
         let elements = (self.data.len() / self.size) as u64;
         let missing = (0..elements).find(|e| self.there[(e / 64) as usize] >> (e % 64) & 1 == 0);
-        if let Some(element) = missing {
-            let index = unravel(element, &self.shape);
-            return Err(malformed(decl, &format!("lies nowhere at {index:?}")));
-        }
-        Tensor::from_bytes(decl.dtype, &self.shape, Bytes::from(self.data))
-            .map_err(|e| malformed(decl, &format!("cannot be read: {e}")))
+        let found = match missing {
+            Some(element) => {
+                let index = unravel(element, &self.shape);
+                Err(malformed(decl, &format!("lies nowhere at {index:?}")))
+            }
+            None => Tensor::from_bytes(decl.dtype, &self.shape, Bytes::from(self.data))
+                .map_err(|e| malformed(decl, &format!("cannot be read: {e}"))),
+        };
+        found.map_err(|d| located(program, decl, d))
     }
 }
 
@@ -180,7 +223,7 @@ impl Assembly {
 ///
 /// # Errors
 /// A malformed shard; elements that no shard holds; copies of an element with different bits
-/// ([`REPLICAS_DIFFER`]); and what `memory` returns.
+/// ([`REPLICAS_DIFFER`]), with the memory that held the first one; and what `memory` returns.
 pub fn collect(
     decl: &TensorDecl,
     program: &Program,
@@ -191,27 +234,9 @@ pub fn collect(
     let mut assembly = Assembly::new(decl, shape.clone());
     let mut dense = Vec::new();
     walk(program, decl, &shape, dims, |piece| {
-        read(memory, piece, &mut dense)?;
-        match assembly.add(piece, &dense) {
-            None => Ok(()),
-            Some(element) => Err(differs(decl, &shape, element, piece)),
-        }
+        read_piece(memory, piece, &mut dense)
+            .map_err(|d| d.note(format!("while @{} is read", decl.name)))?;
+        assembly.add(program, decl, piece, &dense)
     })?;
-    assembly.finish(decl).map_err(|d| located(program, decl, d))
-}
-
-/// The error of two copies with different bits.
-pub(super) fn differs(decl: &TensorDecl, shape: &[u64], element: u64, piece: &Piece) -> Diagnostic {
-    let what = match decl.kind {
-        TensorKind::State(_) => "state",
-        TensorKind::Output => "output",
-        _ => "tensor",
-    };
-    let message = format!(
-        "{} holds other bits of {what} @{} at {:?} than a core before it",
-        piece.home,
-        decl.name,
-        unravel(element, shape)
-    );
-    Diagnostic::input(REPLICAS_DIFFER, message)
+    assembly.finish(program, decl)
 }

@@ -13,6 +13,12 @@ use dojoc_ir::program::{
 
 use crate::compute::Layout;
 
+/// A core in a message.
+pub fn core_name(core: CoreAddress) -> String {
+    let CoreAddress { chip, row, column } = core;
+    format!("core (chip {chip}, row {row}, column {column})")
+}
+
 /// Whose memory holds a piece of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Home {
@@ -32,10 +38,10 @@ pub enum Home {
 impl std::fmt::Display for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Sram(core) => write!(f, "core {core}"),
+            Self::Sram(core) => f.write_str(&core_name(*core)),
             Self::Dram {
                 owner: Some(core), ..
-            } => write!(f, "the DRAM of core {core}"),
+            } => write!(f, "the DRAM of {}", core_name(*core)),
             Self::Dram { owner: None, .. } => f.write_str("the DRAM of the host"),
         }
     }
@@ -54,6 +60,13 @@ pub struct Piece {
     pub layout: Arc<Layout>,
 }
 
+impl Piece {
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> usize {
+        self.layout.elements * self.layout.view.dtype.bytes() as usize
+    }
+}
+
 /// The extents of a tensor under run parameters.
 ///
 /// # Errors
@@ -66,8 +79,8 @@ pub fn shape_of(decl: &TensorDecl, dims: &[i64]) -> Result<Vec<u64>, Diagnostic>
     let extent = |e: &dojoc_ir::program::Affine| u64::try_from(e.eval(&env)?).ok();
     let shape: Option<Vec<u64>> = decl.shape.iter().map(extent).collect();
     let bytes = shape.as_ref().and_then(|shape| {
-        let nonzero = shape.iter().map(|d| (*d).max(1));
-        nonzero.fold(Some(decl.dtype.bytes()), |n, d| n?.checked_mul(d))
+        let mut nonzero = shape.iter().map(|d| (*d).max(1));
+        nonzero.try_fold(decl.dtype.bytes(), |n, d| n.checked_mul(d))
     });
     match shape {
         Some(shape) if bytes.is_some_and(|b| i64::try_from(b).is_ok()) => Ok(shape),
@@ -92,8 +105,11 @@ pub(super) fn located(program: &Program, decl: &TensorDecl, diagnostic: Diagnost
     }
 }
 
-/// Boxes with their layouts, each made once.
-type Boxes = HashMap<(Vec<u64>, Vec<u64>), (Arc<[u64]>, Arc<Layout>)>;
+/// A box: first index in each dimension, extents and layout.
+type Cut = (Arc<[u64]>, Arc<Layout>);
+
+/// Boxes by start and extents, each made once.
+type Boxes = HashMap<(Vec<u64>, Vec<u64>), Cut>;
 
 /// Distinct boxes that are remembered at a time: what is shared are boxes of many cores, and those
 /// are few.
@@ -119,11 +135,7 @@ impl Walk<'_> {
     }
 
     /// The box of a core; `None` if it is empty.
-    fn cut(
-        &mut self,
-        shard: &Shard,
-        env: &IndexEnv<'_>,
-    ) -> Result<Option<(Arc<[u64]>, Arc<Layout>)>, Diagnostic> {
+    fn cut(&mut self, shard: &Shard, env: &IndexEnv<'_>) -> Result<Option<Cut>, Diagnostic> {
         if shard.slice.len() != self.shape.len() || shard.strides.len() != self.shape.len() {
             return Err(malformed(self.decl, "has a shard of another rank"));
         }
