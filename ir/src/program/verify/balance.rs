@@ -212,6 +212,9 @@ struct Ends {
     received: Vec<u32>,
 }
 
+/// Sequence numbers of what a core does in a call, by end and port.
+type Class = Rc<Vec<(End, usize, u32)>>;
+
 struct Run<'c, 'p> {
     cx: &'c mut Context<'p>,
     positions: &'c mut Positions,
@@ -223,7 +226,7 @@ struct Run<'c, 'p> {
     table: Table,
     /// Ports of a sender and of a receiver.
     ports: (usize, usize),
-    classes: HashMap<(SegmentId, Vec<i64>), Option<Rc<Vec<(End, usize, u32)>>>>,
+    classes: HashMap<(SegmentId, Vec<i64>), Option<Class>>,
 }
 
 /// Compares all channels of a family over an entry; false if something was wrong.
@@ -449,7 +452,7 @@ impl Run<'_, '_> {
         params: &[u16],
         values: &[i64],
         place: Place,
-    ) -> Option<Rc<Vec<(End, usize, u32)>>> {
+    ) -> Option<Class> {
         let key = (segment, values.to_vec());
         if let Some(known) = self.classes.get(&key) {
             return known.clone();

@@ -12,7 +12,10 @@
 mod balance;
 mod bounds;
 mod channels;
+mod cover;
+mod dram;
 mod operands;
+mod placement;
 mod regions;
 mod routes;
 mod rows;
@@ -190,6 +193,7 @@ pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
         return cx.finish();
     }
     schedule::check(&mut cx);
+    placement::check(&mut cx);
     bounds::check(&mut cx);
     operands::check(&mut cx);
     if let Some(channels) = channels::check(&mut cx) {
@@ -197,6 +201,7 @@ pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
         balance::check(&mut cx, &channels);
     }
     uniform::check(&mut cx);
+    dram::check(&mut cx);
     streams::check(&mut cx);
     cx.finish()
 }

@@ -52,10 +52,16 @@ pub struct RowClasses<'p> {
     calls: Vec<Call<'p>>,
     repeats: Vec<u64>,
     of_segment: BTreeMap<SegmentId, Vec<u32>>,
-    cache: BTreeMap<(SegmentId, Vec<u16>), Option<Rc<Vec<Row>>>>,
+    cache: Cache,
     errors: Vec<Violation>,
     reported: BTreeSet<(EntryId, u32, Option<usize>)>,
 }
+
+/// Values of parameters with the run parameters they hold for.
+type Values = (Box<[i64]>, Box<[(u16, i64)]>);
+
+/// Rows by segment and parameters; `None` where they are too many.
+type Cache = BTreeMap<(SegmentId, Vec<u16>), Option<Rc<Vec<Row>>>>;
 
 /// What the columns of a projection depend on.
 #[derive(Default)]
@@ -210,7 +216,7 @@ impl<'p> RowClasses<'p> {
         at: u32,
         params: &[u16],
         rows: &mut Vec<Row>,
-        seen: &mut HashSet<(Box<[i64]>, Box<[(u16, i64)]>)>,
+        seen: &mut HashSet<Values>,
     ) -> Option<()> {
         let call = self.calls[at as usize];
         let counts = self.repeats(&call).to_vec();

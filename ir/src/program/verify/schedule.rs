@@ -1,4 +1,4 @@
-//! Entries: inputs, outputs and probes are of their kind.
+//! Entries: rows have values; inputs, outputs and probes are of their kind.
 
 use super::super::{Entry, EntryId, Place, Step, TensorId, TensorKind};
 use super::{Context, Violation};
@@ -6,6 +6,12 @@ use crate::codes;
 
 pub(super) fn check(cx: &mut Context<'_>) {
     let program = cx.program;
+    for (id, segment) in program.segments.iter() {
+        for param in 0..segment.params.len() as u16 {
+            // Whether or not anything depends on it, every entry of a row has a value.
+            cx.rows_of(id, &[param]);
+        }
+    }
     for (id, entry) in program.entries.iter() {
         signature(cx, id, entry);
         for (at, step) in entry.steps.iter().enumerate() {

@@ -1,3 +1,5 @@
+//! A broken program for each rule, with what the user is told, and sound ones.
+
 use super::super::parse;
 use super::verify;
 use crate::machine::Machine;
@@ -8,7 +10,8 @@ fn machine(name: &str) -> Machine {
 
 /// What the verifier says about a program on a machine, as the user sees it.
 fn on(name: &str, body: &str) -> String {
-    let text = format!("dojo program 1\nprogram @p {{machine = \"{name}\"}} {{\n{body}\n}}\n");
+    let head = format!("machine = \"{name}\", dims = {{batch = 9}}");
+    let text = format!("dojo program 1\nprogram @p {{{head}}} {{\n{body}\n}}\n");
     let (program, _) = parse(&text).map_err(|e| e.to_string()).unwrap();
     let found: Vec<String> = verify(&program, &machine(name))
         .into_iter()
@@ -17,8 +20,8 @@ fn on(name: &str, body: &str) -> String {
     found.join("\n")
 }
 
-fn mesh(body: &str) -> String {
-    on("mesh4x4", body)
+fn same(name: &str, found: &str, expected: &str) {
+    assert_eq!(found, expected, "\n<<<{name}\n{found}\n>>>");
 }
 
 const RING: &str = r#"
@@ -40,7 +43,597 @@ const RING: &str = r#"
   }
 "#;
 
+const DRAM: &str = r#"
+  cores @o = [box(0, 0, 0)]
+  cores @r = [box(0, 0, [1, 2])]
+  dram @d {owners = @o, dip = 0, bytes = 256, readers = 2}
+  segment @owner() {
+    %x = buffer {at = 0} : f32[64]
+    comm0 ({ ^()
+      fill %x {value = 1.0}
+      for {count = 3} ({ ^(%i : index)
+        dram.begin @d
+        dram.store @d, %x
+        dram.commit @d
+      })
+    })
+  }
+  segment @reader() {
+    %x = buffer {at = 0} : f32[64]
+    comm0 ({ ^()
+      for {count = 3} ({ ^(%i : index)
+        dram.acquire @d {owner = 0}
+        dram.load %x, @d {owner = 0}
+        dram.release @d {owner = 0}
+      })
+    })
+  }
+  entry @main() {inputs = [], outputs = []} {
+    call @owner {on = @o, row = []}
+    call @reader {on = @r, row = []}
+  }
+"#;
+
+/// The ring with a part replaced.
+fn ring(from: &str, to: &str) -> String {
+    assert!(RING.contains(from));
+    on("mesh4x4", &RING.replace(from, to))
+}
+
+/// The program with a DRAM region, with a part replaced.
+fn dram(from: &str, to: &str) -> String {
+    assert!(DRAM.contains(from));
+    on("tray", &DRAM.replace(from, to))
+}
+
 #[test]
 fn a_ring_is_sound() {
-    assert_eq!(mesh(RING), "");
+    assert_eq!(ring("i + 1", "i + 1"), "");
+}
+
+#[test]
+fn a_region_outside_the_machine() {
+    let found = ring(r#"box(0, [0, 4], [0, 4])"#, r#"box(0, [0, 2], [2, 3])"#);
+    let expected = r#"D0221: cores @ring: box 0: columns reach 4, the machine has 0 to 3"#;
+    same("a_region_outside_the_machine", &found, expected);
+}
+
+#[test]
+fn a_core_twice() {
+    let found = ring(
+        r#"box(0, [0, 4], [0, 4])]"#,
+        r#"box(0, [0, 4], [0, 3]), box(0, 2, [1, 2])]"#,
+    );
+    let expected = r#"D0221: cores @ring: core (chip 0, row 2, column 1) occurs twice"#;
+    same("a_core_twice", &found, expected);
+}
+
+#[test]
+fn a_misaligned_buffer() {
+    let found = ring(r#"%y = buffer {at = 1024"#, r#"%y = buffer {at = 1032"#);
+    let expected = r#"D0224: segment @shift, buffer %y: starts at address 1032, which is not a multiple of 64, on core (chip 0, row 0, column 0)
+D0232: tensor @y: bytes 1024..1032 of SRAM, which hold a part of @y, are not defined at the end of entry @main on core (chip 0, row 0, column 0)
+  note: nothing has written them"#;
+    same("a_misaligned_buffer", &found, expected);
+}
+
+#[test]
+fn a_buffer_beyond_sram() {
+    let found = ring(r#"%x = buffer {at = 0"#, r#"%x = buffer {at = 1310656"#);
+    let expected = r#"D0225: segment @shift, buffer %x: its 256 bytes at address 1310656 exceed the SRAM of 1310720 bytes by 192, on core (chip 0, row 0, column 0)
+D0232: segment @shift, comm0 stream, `send @right, %x`: reads bytes 1310656..1310912 of SRAM through %x, which are not defined when step 0 of entry @main starts on core (chip 0, row 0, column 0)
+  note: nothing has written them"#;
+    same("a_buffer_beyond_sram", &found, expected);
+}
+
+#[test]
+fn a_peer_that_does_not_exist() {
+    let found = ring(r#"peer = mod(i + 1, 16)"#, r#"peer = i + 1"#);
+    let expected = r#"D0226: channel @right: port 0 of core (chip 0, row 3, column 3) leads to core 16 of @ring, which has 16
+  help: a negative peer means that there is no channel"#;
+    same("a_peer_that_does_not_exist", &found, expected);
+}
+
+#[test]
+fn two_channels_to_one_port() {
+    let found = ring(r#"peer = mod(i + 1, 16)"#, r#"peer = i / 2"#);
+    let expected = r#"D0226: channel @right: two channels lead to port 0 of core (chip 0, row 0, column 0), one of them from port 0 of core (chip 0, row 0, column 1)"#;
+    same("two_channels_to_one_port", &found, expected);
+}
+
+#[test]
+fn branches_without_multicast() {
+    let found = ring(
+        r#"peer = mod(i + 1, 16)"#,
+        r#"peer = mod(i + 1 + k, 16), branches = 2"#,
+    );
+    let expected = r#"D0226: channel @right: has several branches, but this machine's routers do not multicast
+  help: relay: each receiver sends on to the next"#;
+    same("branches_without_multicast", &found, expected);
+}
+
+#[test]
+fn a_port_without_a_channel() {
+    let found = ring(
+        r#"peer = mod(i + 1, 16)"#,
+        r#"peer = min(i + 1, 16) - 16 * (i / 15) - i / 15"#,
+    );
+    let expected = r#"D0226: entry @main, step 0: core (chip 0, row 0, column 0) runs segment @shift, which receives from @right at port 0, but has no incoming channel there"#;
+    same("a_port_without_a_channel", &found, expected);
+}
+
+#[test]
+fn more_sent_than_received() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"for {count = 2} ({ ^(%i : index) send @right, %x })"#,
+    );
+    let expected = r#"D0227: channel @right: in entry @main, from port 0 of core (chip 0, row 0, column 0) to core (chip 0, row 0, column 1), 2 messages are sent, 1 are received
+  note: segment @shift sends on core (chip 0, row 0, column 0) or others
+  note: segment @shift receives on core (chip 0, row 0, column 1) or others
+  note: 16 channels of the family are like this"#;
+    same("more_sent_than_received", &found, expected);
+}
+
+#[test]
+fn other_sizes_sent_than_received() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"%v = view %x {offset = 128} : f32[32]
+      send @right, %v"#,
+    );
+    let expected = r#"D0227: channel @right: in entry @main, from port 0 of core (chip 0, row 0, column 0) to core (chip 0, row 0, column 1), 1 messages with 128 bytes are sent, with 256 bytes received
+  note: segment @shift sends on core (chip 0, row 0, column 0) or others
+  note: segment @shift receives on core (chip 0, row 0, column 1) or others
+  note: 16 channels of the family are like this"#;
+    same("other_sizes_sent_than_received", &found, expected);
+}
+
+#[test]
+fn a_view_outside_its_buffer() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"for {count = 2} ({ ^(%i : index)
+ %v = view %x {offset = 128*%i + 4} : f32[32] })
+      send @right, %x"#,
+    );
+    let expected = r#"D0223: segment @shift, comm0 stream, `%v = view %x {offset = 4 + 128*%i} : f32[32]`: view %v reaches bytes 4 to 260 of buffer %x, which has 256: 4 too many, on core (chip 0, row 0, column 0)"#;
+    same("a_view_outside_its_buffer", &found, expected);
+}
+
+#[test]
+fn a_misaligned_view() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"%v = view %x {offset = 2} : f32[32]
+      send @right, %x"#,
+    );
+    let expected = r#"D0224: segment @shift, comm0 stream, `%v = view %x {offset = 2} : f32[32]`: view %v starts at bytes that are not multiples of its element size, 4, on core (chip 0, row 0, column 0)"#;
+    same("a_misaligned_view", &found, expected);
+}
+
+#[test]
+fn a_misaligned_stride() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"%v = view %x {strides = [6]} : f32[32]
+      send @right, %x"#,
+    );
+    let expected = r#"D0224: segment @shift, comm0 stream, `%v = view %x {strides = [6]} : f32[32]`: view %v has a stride of 6 bytes, which is no multiple of 4 bytes"#;
+    same("a_misaligned_stride", &found, expected);
+}
+
+#[test]
+fn operands_that_do_not_fit() {
+    let found = ring(
+        r#"send @right, %x"#,
+        r#"%v = view %x : f32[32]
+ %w = view %x : f32[16]
+      add %v, %v, %w
+      send @right, %x"#,
+    );
+    let expected = r#"D0222: segment @shift, comm0 stream, `add %v, %v, %w`: `add` needs `b` of the extents of `a`, [32], found [16]"#;
+    same("operands_that_do_not_fit", &found, expected);
+}
+
+#[test]
+fn a_slot_that_is_not_dense() {
+    let found = ring(
+        r#"post @right, %y
+"#,
+        r#"post @right, %y
+ %v = view %y {strides = [8]} : f32[32]
+      post @right, %v
+"#,
+    );
+    let expected = r#"D0222: segment @shift, comm0 stream, `post @right, %v`: `post` needs a slot whose elements lie side by side in row-major order
+D0227: segment @shift, comm0 stream, `post @right, %v`: this slot of port 0 of @right is not received by the end of the call; in all 1 are not
+  note: on core (chip 0, row 0, column 0), batch = 9
+D0240: segment @shift, comm0 stream, `post @right, %v`: uses bytes 1024..1028 of SRAM (%y), which segment @shift, comm0 stream, `post @right, %y` gave to the network
+  note: on core (chip 0, row 0, column 0), batch = 9
+  help: use them behind the `recv` of the slot"#;
+    same("a_slot_that_is_not_dense", &found, expected);
+}
+
+#[test]
+fn a_route_to_nowhere() {
+    let found = ring(
+        r#"peer = mod(i + 1, 16)"#,
+        r#"peer = mod(i + 1, 16), overrides = [[0, 0, [[0, 0, 0], [0, 1, 0], [0, 1, 1]]]]"#,
+    );
+    let expected = r#"D0238: channel @right: the route of port 0 of sender 0 does not end at its receiver (chip 0, row 0, column 1)"#;
+    same("a_route_to_nowhere", &found, expected);
+}
+
+#[test]
+fn a_route_that_jumps() {
+    let found = ring(
+        r#"peer = mod(i + 1, 16)"#,
+        r#"peer = mod(i + 1, 16), overrides = [[0, 0, [[0, 0, 0], [0, 1, 1], [0, 0, 1]]]]"#,
+    );
+    let expected = r#"D0238: channel @right: the route of port 0 of sender 0 goes from (chip 0, row 0, column 0) to (chip 0, row 1, column 1), which are not neighbours on one mesh"#;
+    same("a_route_that_jumps", &found, expected);
+}
+
+#[test]
+fn inputs_that_are_outputs() {
+    let found = ring(r#"inputs = [@x]"#, r#"inputs = [@y]"#);
+    let expected = r#"D0235: entry @main: @y is listed as input, but is an output
+D0232: segment @shift, comm0 stream, `send @right, %x`: reads bytes 0..256 of SRAM through %x, which are not defined when step 0 of entry @main starts on core (chip 0, row 0, column 0)
+  note: nothing has written them"#;
+    same("inputs_that_are_outputs", &found, expected);
+}
+
+#[test]
+fn a_gap_in_an_output() {
+    let found = ring(
+        r#"at = 1024, slice = [[i, 1], [0, 64]]"#,
+        r#"at = 1024, slice = [[i, 1], [0, 63]]"#,
+    );
+    let expected = r#"D0234: tensor @y: no shard holds element [0, 63]"#;
+    same("a_gap_in_an_output", &found, expected);
+}
+
+#[test]
+fn an_overlap_in_an_output() {
+    let found = ring(
+        r#"at = 1024, slice = [[i, 1], [0, 64]]"#,
+        r#"at = 1024, slice = [[i / 2, 1], [0, 64]]"#,
+    );
+    let expected = r#"D0234: tensor @y: two shards hold element [0, 0]
+  help: an output is disjoint: let one of the cores hold it, the others nothing"#;
+    same("an_overlap_in_an_output", &found, expected);
+}
+
+#[test]
+fn a_slice_outside_its_tensor() {
+    let found = ring(
+        r#"at = 1024, slice = [[i, 1], [0, 64]]"#,
+        r#"at = 1024, slice = [[i + 1, 1], [0, 64]]"#,
+    );
+    let expected = r#"D0234: tensor @y: shard 0 on core (chip 0, row 3, column 3) holds 1 elements from 16 on of dimension 0, which has 16"#;
+    same("a_slice_outside_its_tensor", &found, expected);
+}
+
+#[test]
+fn a_shard_beyond_sram() {
+    let found = ring(
+        r#"at = 1024, slice = [[i, 1], [0, 64]]"#,
+        r#"at = 1310592, slice = [[i, 1], [0, 64]]"#,
+    );
+    let expected = r#"D0225: tensor @y: shard 0 on core (chip 0, row 0, column 0) lies at bytes 1310592 to 1310848 of 1310720 bytes of SRAM
+D0232: tensor @y: bytes 1310592..1310848 of SRAM, which hold a part of @y, are not defined at the end of entry @main on core (chip 0, row 0, column 0)
+  note: nothing has written them"#;
+    same("a_shard_beyond_sram", &found, expected);
+}
+
+#[test]
+fn weights_that_share_bytes() {
+    let found = ring(
+        r#"  segment @shift"#,
+        r#"  weight @w : f32[4] = [{on = @ring, at = 64, slice = [[0, 4]]}] {data = splat(f32[4], 1.0)}
+  weight @v : f32[4] = [{on = @ring, at = 64 + 64 * (i / 9), slice = [[0, 4]]}] {data = splat(f32[4], 1.0)}
+  segment @shift"#,
+    );
+    let expected = r#"D0234: tensor @w: shares bytes 64 to 80 with @x on core (chip 0, row 0, column 0)
+D0234: tensor @v: shares bytes 64 to 80 with @x on core (chip 0, row 0, column 0)
+D0234: tensor @v: shares bytes 64 to 80 with @w on core (chip 0, row 0, column 0)"#;
+    same("weights_that_share_bytes", &found, expected);
+}
+
+#[test]
+fn a_recipe_of_another_type() {
+    let found = ring(
+        r#"  segment @shift"#,
+        r#"  weight @w : f32[4] = [{on = @ring, at = 2048, slice = [[0, 4]]}] {data = splat(f32[5], 1.0)}
+  segment @shift"#,
+    );
+    let expected = r#"D0237: tensor @w: the recipe makes f32 [5], the tensor is f32 [4]"#;
+    same("a_recipe_of_another_type", &found, expected);
+}
+
+#[test]
+fn a_register_that_may_differ() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @ring = [box(0, [0, 4], [0, 4])]
+  channel @right {from = @ring, to = @ring, peer = mod(i + 1, 16)}
+  input @x : i32[16] = [{on = @ring, at = 0, slice = [[i, 1]]}]
+  segment @s() {
+    %x = buffer {at = 0, role = "in"} : i32[1]
+    %y = buffer {at = 1024} : i32[1]
+    comm0 ({ ^()
+      %n = count %x {max = 3}
+      for {count = %n} ({ ^(%i : index)
+        post @right, %y
+        send @right, %x
+        recv @right, %y
+      })
+    })
+  }
+  entry @main() {inputs = [@x], outputs = []} { call @s {on = @ring, row = []} }
+"#,
+    );
+    let expected = r#"D0229: segment @s, comm0 stream, `post @right, %y`: `post` stands in a loop whose count depends on register %n, which may differ between cores
+  help: deliver the value to all members by a channel and name its family in `via`
+D0229: segment @s, comm0 stream, `send @right, %x`: `send` stands in a loop whose count depends on register %n, which may differ between cores
+  help: deliver the value to all members by a channel and name its family in `via`
+D0229: segment @s, comm0 stream, `recv @right, %y`: `recv` stands in a loop whose count depends on register %n, which may differ between cores
+  help: deliver the value to all members by a channel and name its family in `via`"#;
+    same("a_register_that_may_differ", &found, expected);
+}
+
+#[test]
+fn a_register_from_other_bytes() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, 0)]
+  cores @b = [box(0, 0, 1)]
+  channel @count {from = @a, to = @b, peer = i}
+  channel @data {from = @a, to = @b, peer = i}
+  input @x : i32[1] = [{on = @a, at = 0, slice = [[0, 1]]}]
+  segment @sender() {
+    %x = buffer {at = 0, role = "in"} : i32[1]
+    comm0 ({ ^()
+      send @count, %x
+      %n = count %x {max = 3, via = @count}
+      for {count = %n} ({ ^(%i : index) send @data, %x })
+    })
+  }
+  segment @receiver() {
+    %c = buffer {at = 0} : i32[1]
+    %y = buffer {at = 1024} : i32[1]
+    comm0 ({ ^()
+      post @count, %c
+      recv @count, %c
+      fill %c {value = 2}
+      %n = count %c {max = 3, via = @count}
+      for {count = %n} ({ ^(%i : index) post @data, %y recv @data, %y })
+    })
+  }
+  entry @main() {inputs = [@x], outputs = []} {
+    call @sender {on = @a, row = []}
+    call @receiver {on = @b, row = []}
+  }
+"#,
+    );
+    let expected = r#"D0229: segment @receiver, comm0 stream, `%n = count %c {max = 3, via = @count}`: register %n is not proved to hold what @count delivered: `fill` (statement 2 of the stream) writes these bytes
+  help: receive the value into a slot of its own and read it from there, in one stream"#;
+    same("a_register_from_other_bytes", &found, expected);
+}
+
+#[test]
+fn a_loop_that_only_one_end_counts() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, 0)]
+  cores @b = [box(0, 0, 1)]
+  channel @count {from = @a, to = @b, peer = i}
+  channel @data {from = @a, to = @b, peer = i}
+  input @x : i32[1] = [{on = @a, at = 0, slice = [[0, 1]]}]
+  segment @sender() {
+    %x = buffer {at = 0, role = "in"} : i32[1]
+    comm0 ({ ^()
+      send @count, %x
+      %n = count %x {max = 3, via = @count}
+      for {count = %n} ({ ^(%i : index) send @data, %x })
+    })
+  }
+  segment @receiver() {
+    %c = buffer {at = 0} : i32[1]
+    %y = buffer {at = 1024} : i32[1]
+    comm0 ({ ^()
+      post @count, %c
+      recv @count, %c
+      for {count = 3} ({ ^(%i : index) post @data, %y recv @data, %y })
+    })
+  }
+  entry @main() {inputs = [@x], outputs = []} {
+    call @sender {on = @a, row = []}
+    call @receiver {on = @b, row = []}
+  }
+"#,
+    );
+    let expected = r#"D0227: channel @data: in entry @main, from port 0 of core (chip 0, row 0, column 0) to core (chip 0, row 0, column 1), 1 messages are sent, 3 are received
+  note: segment @sender sends on core (chip 0, row 0, column 0) or others
+  note: segment @receiver receives on core (chip 0, row 0, column 1) or others
+D0229: segment @sender, comm0 stream, `send @data, %x`: messages of @data are sent in loops counted by @count, but nowhere received in such loops"#;
+    same("a_loop_that_only_one_end_counts", &found, expected);
+}
+
+#[test]
+fn a_product_on_the_vector_stream() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, 0)]
+  segment @s() {
+    %a = buffer {at = 0} : f32[8, 8]
+    %c = buffer {at = 1024} : f32[8, 8]
+    vector ({ ^() fill %a {value = 1.0} mm %c, %a, %a })
+  }
+  entry @main() {inputs = [], outputs = []} { call @s {on = @a, row = []} }
+"#,
+    );
+    let expected = r#"D0241: segment @s, vector stream, `mm %c, %a, %a`: `mm` needs the matrix unit, the vector stream does not drive it"#;
+    same("a_product_on_the_vector_stream", &found, expected);
+}
+
+#[test]
+fn dram_without_processors() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, 0)]
+  dram @d {owners = @a, dip = 0, bytes = 64}
+"#,
+    );
+    let expected = r#"D0236: dram @d: the machine has no interface processors"#;
+    same("dram_without_processors", &found, expected);
+}
+
+#[test]
+fn a_row_without_a_value() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, [0, 4])]
+  segment @s(%p : index) { %a = buffer {at = 64*%p} : f32[8] vector ({ ^() fill %a {value = 1.0} }) }
+  entry @main() {inputs = [], outputs = []} { call @s {on = @a, row = [8 / (2 - i)]} }
+"#,
+    );
+    let expected = r#"D0235: entry @main, step 0: parameter %p has no value on core (chip 0, row 0, column 2): a divisor is not positive, a table has no such entry, or 64 bits overflow"#;
+    same("a_row_without_a_value", &found, expected);
+}
+
+#[test]
+fn one_row_of_many_beyond_sram() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, [0, 4], [0, 4])]
+  segment @s(%p : index) { %a = buffer {at = 87424*%p} : f32[8] vector ({ ^() fill %a {value = 1.0} }) }
+  entry @main() {inputs = [], outputs = []} { call @s {on = @a, row = [i]} }
+"#,
+    );
+    let expected = r#"D0225: segment @s, buffer %a: its 32 bytes at address 1311360 exceed the SRAM of 1310720 bytes by 672, on core (chip 0, row 3, column 3)"#;
+    same("one_row_of_many_beyond_sram", &found, expected);
+}
+
+#[test]
+fn extents_of_a_run_parameter() {
+    let found = on(
+        "mesh4x4",
+        r#"
+  cores @a = [box(0, 0, 0)]
+  segment @s() {
+    %a = buffer {at = 0} : f32[8, 16]
+    vector ({ ^()
+      %v = view %a {strides = [64, 4]} : f32[batch, 16]
+      fill %v {value = 1.0}
+    })
+  }
+  entry @main() {inputs = [], outputs = []} { call @s {on = @a, row = []} }
+"#,
+    );
+    let expected = r#"D0223: segment @s, vector stream, `%v = view %a {strides = [64, 4]} : f32[batch, 16]`: view %v reaches bytes 0 to 576 of buffer %a, which has 512: 64 too many, on core (chip 0, row 0, column 0)"#;
+    same("extents_of_a_run_parameter", &found, expected);
+}
+
+#[test]
+fn a_sound_dram_region() {
+    let found = dram("readers", "readers");
+    let expected = r#""#;
+    same("a_sound_dram_region", &found, expected);
+}
+
+#[test]
+fn dram_too_few_readers() {
+    let found = dram(r#"readers = 2"#, r#"readers = 3"#);
+    let expected = r#"D0236: dram @d: in entry @main, 2 cores read the instance of (chip 0, row 0, column 0), but `readers` is 3"#;
+    same("dram_too_few_readers", &found, expected);
+}
+
+#[test]
+fn dram_too_few_epochs() {
+    let found = dram(
+        r#"for {count = 3} ({ ^(%i : index)
+        dram.acquire"#,
+        r#"for {count = 2} ({ ^(%i : index)
+        dram.acquire"#,
+    );
+    let expected = r#"D0236: dram @d: in entry @main, core (chip 0, row 0, column 1) reads 2 epochs of the instance of (chip 0, row 0, column 0), which commits 3"#;
+    same("dram_too_few_epochs", &found, expected);
+}
+
+#[test]
+fn dram_out_of_bounds() {
+    let found = dram(
+        r#"dram.load %x, @d {owner = 0}"#,
+        r#"dram.load %x, @d {owner = 0, offset = 4}"#,
+    );
+    let expected = r#"D0236: segment @reader, comm0 stream, `dram.load %x, @d {offset = 4}`: reaches bytes 4 to 260 of an instance of @d, which has 256, on core (chip 0, row 0, column 1)"#;
+    same("dram_out_of_bounds", &found, expected);
+}
+
+#[test]
+fn dram_no_such_owner() {
+    let found = dram(
+        r#"dram.load %x, @d {owner = 0}"#,
+        r#"dram.load %x, @d {owner = 1}"#,
+    );
+    let expected = r#"D0236: segment @reader, comm0 stream, `dram.load %x, @d {owner = 1}`: the owner is not always one of the 1 owners, on core (chip 0, row 0, column 1)"#;
+    same("dram_no_such_owner", &found, expected);
+}
+
+#[test]
+fn dram_load_without_acquire() {
+    let found = dram(
+        r#"dram.acquire @d {owner = 0}
+        dram.load %x, @d {owner = 0}
+        dram.release @d {owner = 0}"#,
+        r#"dram.load %x, @d {owner = 0}"#,
+    );
+    let expected = r#"D0236: dram @d: core (chip 0, row 0, column 1) runs segment @reader and loads from another core's instance without `dram.acquire`"#;
+    same("dram_load_without_acquire", &found, expected);
+}
+
+#[test]
+fn dram_store_after_commit() {
+    let found = dram(
+        r#"dram.store @d, %x
+        dram.commit @d"#,
+        r#"dram.commit @d
+        dram.store @d, %x"#,
+    );
+    let expected = r#"D0236: segment @owner, comm0 stream, `dram.store @d, %x`: stores to @d outside of `dram.begin` and `dram.commit` of its stream"#;
+    same("dram_store_after_commit", &found, expected);
+}
+
+#[test]
+fn dram_epoch_left_open() {
+    let found = dram(
+        r#"        dram.commit @d
+"#,
+        r#""#,
+    );
+    let expected = r#"D0236: segment @owner, comm0 stream, `for {count = 3} (...)`: opens or closes an epoch of a dram region in its body"#;
+    same("dram_epoch_left_open", &found, expected);
+}
+
+#[test]
+fn dram_writer_that_is_no_owner() {
+    let found = dram(r#"call @owner {on = @o"#, r#"call @owner {on = @r"#);
+    let expected = r#"D0236: dram @d: core (chip 0, row 0, column 1) runs segment @owner and writes to it, but is not an owner"#;
+    same("dram_writer_that_is_no_owner", &found, expected);
+}
+
+#[test]
+fn dram_no_such_processor() {
+    let found = dram(r#"dip = 0"#, r#"dip = 1000000"#);
+    let expected = r#"D0236: dram @d: the instance of (chip 0, row 0, column 0) is at interface processor 1000000, the machine has 20"#;
+    same("dram_no_such_processor", &found, expected);
 }
