@@ -30,6 +30,8 @@ use crate::program::{Affine, BufferId, Env, FamilyId, Segment, Stmt, TokenId, Vi
 pub(super) struct Summary {
     /// Broken rules.
     pub(super) findings: Findings,
+    /// Whether the call ends; if not, the rest is not known.
+    pub(super) ends: bool,
     /// Bytes that must be defined when it starts.
     pub(super) needs: Vec<(i64, i64, Need)>,
     /// Bytes that it writes.
@@ -65,7 +67,7 @@ pub(super) fn summarise(call: &Call<'_>, budget: &mut u64) -> Summary {
     loop {
         let mut run = Run::new(call, budget, &mut summary.findings, &mut choices, &mut runs);
         let halted = run.run();
-        let (shadow, failed) = (run.shadow, halted.is_err());
+        let (shadow, ends) = (run.shadow, matches!(halted, Ok(true)));
         for (low, high, need) in shadow.needs.iter() {
             needs.visit(low, high, need, |_, _, _| ());
         }
@@ -73,7 +75,10 @@ pub(super) fn summarise(call: &Call<'_>, budget: &mut u64) -> Summary {
             summary.findings.add(at, None, problem);
             break;
         }
-        if !failed {
+        if matches!(halted, Ok(false)) {
+            break;
+        }
+        if ends {
             let now = shadow.left(call.segment);
             left = Some(match left {
                 None => now,
@@ -81,6 +86,7 @@ pub(super) fn summarise(call: &Call<'_>, budget: &mut u64) -> Summary {
             });
         }
         if !choices.advance() {
+            summary.ends = true;
             break;
         }
     }
@@ -240,8 +246,9 @@ impl<'a, 'b> Run<'a, 'b> {
         }
     }
 
-    /// Runs each stream until it blocks or ends, as long as one of them moves.
-    fn run(&mut self) -> Result<(), Halt> {
+    /// Runs each stream until it blocks or ends, as long as one of them moves. Returns whether all
+    /// ended.
+    fn run(&mut self) -> Result<bool, Halt> {
         loop {
             let mut moved = false;
             for stream in 0..self.threads.len() {
@@ -255,10 +262,10 @@ impl<'a, 'b> Run<'a, 'b> {
         }
         if self.threads.iter().any(|thread| thread.blocked.is_some()) {
             self.blocked();
-        } else {
-            self.ended();
+            return Ok(false);
         }
-        Ok(())
+        self.ended();
+        Ok(true)
     }
 
     fn env(&self, stream: usize) -> Env<'_> {

@@ -57,7 +57,7 @@ use runs::byte_runs;
 use shadow::Need;
 
 /// Statements and intervals of bytes that the proof of a program may take.
-const MAX_STEPS: u64 = 32_000_000;
+const MAX_STEPS: u64 = 16_000_000;
 
 /// Evaluations that the partition of cores into classes may take.
 const MAX_EVALUATIONS: u64 = 1 << 28;
@@ -116,6 +116,8 @@ struct Walk<'e> {
     class: Class,
     dims: &'e [i64],
     memory: Memory,
+    /// A call does not end, which is reported; nothing is known of what follows.
+    stuck: bool,
 }
 
 impl<'p> Check<'p> {
@@ -240,6 +242,7 @@ impl<'p> Check<'p> {
                 class,
                 dims,
                 memory: Memory::default(),
+                stuck: false,
             };
             if !self.walk(&mut walk) {
                 return false;
@@ -343,6 +346,9 @@ impl<'p> Check<'p> {
                 } => {
                     if !self.call(walk, at, (*segment, *on, row), &counters) {
                         return false;
+                    }
+                    if walk.stuck {
+                        return true;
                     }
                 }
                 Step::Probe(tensor) => {
@@ -500,6 +506,10 @@ impl<'p> Check<'p> {
             }
         }
         let summary = self.summary(segment, &facts, params, core, walk.dims);
+        if !summary.ends {
+            walk.stuck = true;
+            return self.budget > 0;
+        }
         let cost = summary.needs.len() + summary.left.len();
         if !self.spend(cost as u64, walk.id) {
             return false;

@@ -121,11 +121,11 @@ impl Names<'_> {
                 count,
             } => (
                 format!(
-                    "this slot of port {port} of @{} is not received by the end of the call; in all \
-                     {count} are not",
+                    "slots of port {port} of @{} are not received by the end of the call: {count}, \
+                     of which this is the first",
                     self.family(*family)
                 ),
-                "",
+                "receive every slot in the call that posts it",
             ),
             Problem::TokenShared { token, signals } => {
                 let verb = if *signals { "signals" } else { "waits for" };
