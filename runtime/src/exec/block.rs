@@ -125,6 +125,8 @@ pub(super) struct Pool {
     account: Arc<Account>,
     free: Vec<Vec<Arc<Block>>>,
     held: u64,
+    /// More memory was taken than the account allows.
+    pub over: bool,
 }
 
 /// A pool keeps at most so many bytes.
@@ -136,6 +138,7 @@ impl Pool {
             account: account.clone(),
             free: Vec::new(),
             held: 0,
+            over: false,
         }
     }
 
@@ -148,6 +151,7 @@ impl Pool {
         }
         let block = Block::new(lines);
         self.account.add(block.capacity());
+        self.over = self.account.exceeded();
         Arc::new(block)
     }
 

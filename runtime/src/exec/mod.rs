@@ -35,12 +35,15 @@ mod sram;
 mod stream;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
-use dojoc_ir::machine::CoreAddress;
+use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::program::{DramId, EntryId, Program};
 
 use self::block::{Account, Pool, Store};
@@ -85,33 +88,38 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor of a verified program for cores with `sram_bytes` bytes of SRAM.
+    /// An executor of a verified program. Tensors that are written before the first run may take
+    /// `max_bytes`.
     ///
     /// # Errors
     /// A program that the verifier refuses, as far as that shows when it is decoded.
-    pub fn new(program: &Arc<Program>, sram_bytes: u64) -> Result<Self, Diagnostics> {
+    pub fn new(
+        program: Arc<Program>,
+        machine: &Machine,
+        max_bytes: u64,
+    ) -> Result<Self, Diagnostics> {
         let fail = |fault: Fault| Diagnostics::from(fault.diagnostic());
-        let map = CoreMap::new(program).map_err(fail)?;
+        let map = CoreMap::new(&program).map_err(fail)?;
         // Addresses are kept in 32 bits, with room for a sum of two.
-        let sram_bytes = u32::try_from(sram_bytes.min(1 << 30)).unwrap_or(0);
+        let sram_bytes = machine.core_sram_bytes().min(1 << 30) as u32;
         let mut memos = 0;
         let mut segments = Vec::new();
         for segment in program.segments.values() {
-            let decoded = decode::decode(program, segment, u64::from(sram_bytes), &mut memos);
+            let decoded = decode::decode(&program, segment, u64::from(sram_bytes), &mut memos);
             segments.push(decoded.map_err(|(stream, statement, fault)| {
                 report::undecodable(&segment.name, stream, statement, &fault)
             })?);
         }
         let account = Arc::<Account>::default();
-        account.begin(u64::MAX);
+        account.begin(max_bytes);
         let mut cores = Vec::new();
         cores.resize_with(map.len(), Core::default);
         Ok(Self {
             senders: program.families.ids().map(|_| OnceLock::new()).collect(),
             sender_dims: Vec::new(),
-            dram: Dram::new(program, &account),
+            dram: Dram::new(&program, &account),
             kits: vec![Kit::new(Pool::new(&account))],
-            program: program.clone(),
+            program,
             map,
             segments,
             memos,
@@ -121,7 +129,7 @@ impl Executor {
             account,
             store: Store::default(),
             saved: Vec::new(),
-            limit: u64::MAX,
+            limit: max_bytes,
         })
     }
 

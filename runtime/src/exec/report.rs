@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Place};
 use dojoc_ir::entity::EntityId;
-use dojoc_ir::program::{SegmentId, Stmt, Unit};
+use dojoc_ir::program::{SegmentId, Unit, inst_line};
 
 use super::core::{Active, Core, Progress};
 use super::decode::Op;
@@ -75,12 +75,10 @@ fn located(
 }
 
 /// Segment, stream and statement in words.
-fn instruction(shared: &Shared<'_>, segment: u32, stream: u32, place: u32) -> String {
-    let found = shared
-        .program
-        .segments
-        .get(SegmentId::from_index(segment as usize));
-    let Some((segment, stream)) = found.and_then(|s| Some((s, s.streams.get(stream as usize)?)))
+fn instruction(shared: &Shared<'_>, segment: u32, stream_at: u32, place: u32) -> String {
+    let id = SegmentId::from_index(segment as usize);
+    let found = shared.program.segments.get(id);
+    let Some((segment, stream)) = found.and_then(|s| Some((s, s.streams.get(stream_at as usize)?)))
     else {
         return "an unknown instruction".into();
     };
@@ -89,36 +87,12 @@ fn instruction(shared: &Shared<'_>, segment: u32, stream: u32, place: u32) -> St
     let Some(inst) = stream.code.get(place as usize) else {
         return format!("the {unit} stream of @{}", segment.name);
     };
-    let text = statement(shared, &inst.stmt);
-    let mut what = format!(
-        "`{text}` in the {unit} stream of @{} (statement {place})",
-        segment.name
-    );
+    let text = inst_line(shared.program, id, stream_at, place);
+    let mut what = format!("`{text}` in the {unit} stream of @{}", segment.name);
     if let Some(loc) = inst.loc.and_then(|loc| shared.program.locs.get(loc)) {
         what.push_str(&format!(", from {loc}"));
     }
     what
-}
-
-/// A statement with the symbols it names.
-fn statement(shared: &Shared<'_>, stmt: &Stmt) -> String {
-    let program = shared.program;
-    let family = |id| program.families.get(id).map_or("?", |f| &*f.name);
-    let dram = |id| program.dram.get(id).map_or("?", |d| &*d.name);
-    let word = stmt.mnemonic();
-    match stmt {
-        Stmt::Post { family: f, .. }
-        | Stmt::Send { family: f, .. }
-        | Stmt::Receive { family: f, .. } => format!("{word} @{}", family(*f)),
-        Stmt::Relay { family: f, to, .. } => format!("{word} @{}, @{}", family(*f), family(*to)),
-        Stmt::DramBegin(d)
-        | Stmt::DramCommit(d)
-        | Stmt::DramAcquire { dram: d, .. }
-        | Stmt::DramRelease { dram: d, .. }
-        | Stmt::DramLoad { dram: d, .. }
-        | Stmt::DramStore { dram: d, .. } => format!("{word} @{}", dram(*d)),
-        _ => word.into(),
-    }
 }
 
 /// What a stream waits for.
@@ -288,7 +262,7 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
         let leads = |wait: &&Waiting| next.is_none_or(|next| wait.on.contains(next));
         let tokens = waits.iter().filter(|wait| wait.on == [*core]);
         let along = waits.iter().filter(leads).filter(|wait| wait.on != [*core]);
-        for wait in along.take(1).chain(tokens) {
+        for wait in along.chain(tokens).take(1) {
             if diagnostic.notes.len() == MOST_LINES {
                 break;
             }

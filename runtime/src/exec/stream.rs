@@ -78,9 +78,8 @@ impl<'a> Worker<'a> {
             let Some(op) = ops.get(pc) else {
                 break Stop::Ended;
             };
-            self.fuel -= 1;
-            if self.fuel == 0 && self.refuel() || quantum == 0 {
-                self.fuel += 1;
+            let look = self.fuel == 0 || self.kit.pool.over;
+            if quantum == 0 || look && self.refuel() {
                 break Stop::Yielded;
             }
             quantum -= 1;
@@ -90,6 +89,7 @@ impl<'a> Worker<'a> {
                     counter,
                     exit,
                 } => {
+                    self.fuel -= 1;
                     let frame = &mut active.frames[frame.clone()];
                     match count.eval(frame) {
                         Ok(count) if count > 0 => {
@@ -103,6 +103,7 @@ impl<'a> Worker<'a> {
                     continue;
                 }
                 Op::Next { counter, body } => {
+                    self.fuel -= 1;
                     let frame = &mut active.frames[frame.clone()];
                     let next = frame[*counter as usize] + 1;
                     frame[*counter as usize] = next;
@@ -117,13 +118,11 @@ impl<'a> Worker<'a> {
             }
             match self.instruction(op, (core, stream), active, frame.clone()) {
                 Ok(Done::Yes) => {
+                    self.fuel -= 1;
                     self.stats.instructions += 1;
                     pc += 1;
                 }
-                Ok(Done::No) => {
-                    self.fuel += 1;
-                    break Stop::Blocked;
-                }
+                Ok(Done::No) => break Stop::Blocked,
                 Err(fault) => break Stop::Failed(fault),
             }
         };

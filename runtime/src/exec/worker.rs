@@ -367,10 +367,10 @@ impl<'a> Worker<'a> {
 
     /// Counts a statement that is not one of a stream.
     fn burn(&mut self) {
-        self.fuel -= 1;
         if self.fuel == 0 {
             self.refuel();
         }
+        self.fuel -= 1;
     }
 
     /// Tells the others how many statements were carried out. Says whether the run must stop.
