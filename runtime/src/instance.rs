@@ -359,7 +359,7 @@ fn engine(
         let sanitizer = Sanitizer::new(program.clone(), machine, max_bytes);
         return Ok(Box::new(sanitizer));
     }
-    let executor = Executor::new(program, machine.core_sram_bytes())?;
+    let executor = Executor::new(program.clone(), machine, max_bytes)?;
     Ok(Box::new(executor))
 }
 
