@@ -17,14 +17,15 @@
 //! position of their variant). So the order of fields and variants of the data model is part of the
 //! format: a change of it is a new [`FORMAT_VERSION`].
 //!
-//! There is one file for each program: reading accepts nothing else, so `encode` of what `decode`
-//! gives is the same file again.
+//! There is one file for each program and version of dojoc: reading accepts nothing else, so `encode`
+//! of what `decode` gives is the same file again.
 
 use std::io::BufWriter;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::verify::structure;
 use super::{Affine, MachineRef, Program, TensorId};
 use crate::codes;
 use crate::diag::{Diagnostic, Diagnostics};
@@ -146,7 +147,7 @@ fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// [`codes::NOT_A_DJX`], [`codes::DJX_VERSION`], [`codes::DJX_DAMAGED`], [`codes::DJX_MALFORMED`],
-/// and what [`structure`](super::verify::structure) finds.
+/// and what [`structure`] finds.
 pub fn decode(file: &[u8]) -> Result<Program, Diagnostics> {
     let header = Header::read(file)?;
     if file.len() as u64 > header.end {
@@ -162,7 +163,9 @@ pub fn decode(file: &[u8]) -> Result<Program, Diagnostics> {
     {
         return Err(malformed("the identity is not that of the program").into());
     }
-    Ok(program)
+    let violations = structure(&program).into_iter();
+    let found = violations.map(|violation| violation.into_diagnostic(&program, None));
+    Diagnostics(found.collect()).ok(program)
 }
 
 /// What a file says about itself; its beginning, up to the end of the first section, is enough.

@@ -119,6 +119,9 @@ pub struct Recipe {
     pub nodes: Vec<RecipeNode>,
 }
 
+/// Steps from a leaf of a recipe to its value, at most: its text nests them.
+pub const MAX_RECIPE_DEPTH: usize = 256;
+
 /// Where the bytes of files come from: this crate does no I/O.
 pub trait Sources {
     /// Exactly `length` bytes of a file from `offset` on. `file` is the path as the recipe names

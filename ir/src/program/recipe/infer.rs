@@ -1,6 +1,6 @@
 //! Types of recipes.
 
-use super::{Recipe, RecipeNode};
+use super::{MAX_RECIPE_DEPTH, Recipe, RecipeNode};
 use crate::attr::{Number, number_fits};
 use crate::types::{Class, DType, MAX_RANK, Type};
 
@@ -19,32 +19,58 @@ impl Recipe {
             .ok_or_else(|| "the recipe is empty".into())
     }
 
-    /// Types of all nodes; each is addressable.
-    pub(super) fn types(&self) -> Result<Vec<NodeType>, String> {
-        let mut types: Vec<NodeType> = Vec::with_capacity(self.nodes.len());
+    /// Whether the nodes are a tree in postorder, not deeper than [`MAX_RECIPE_DEPTH`].
+    ///
+    /// # Errors
+    /// The first node that is not in its place, as a sentence.
+    pub fn check_tree(&self) -> Result<(), String> {
+        let mut depths: Vec<usize> = Vec::with_capacity(self.nodes.len());
         let mut waiting: Vec<u32> = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            let name = format!("step {at}, `{}`,", node.mnemonic());
             let operands = node.operands();
             let rest = waiting.len().checked_sub(operands.len());
-            let rest = rest.filter(|rest| waiting[*rest..] == operands[..]);
-            let Some(rest) = rest else {
+            let Some(rest) = rest.filter(|rest| waiting[*rest..] == operands[..]) else {
                 return Err(format!(
-                    "{name} does not take the values directly before it: recipes are trees in postorder"
+                    "{} does not take the values directly before it: recipes are trees in postorder",
+                    step(at, node)
                 ));
             };
             waiting.truncate(rest);
             waiting.push(u32::try_from(at).map_err(|_| "the recipe is too long".to_owned())?);
-            let of: Vec<&NodeType> = operands.iter().map(|o| &types[*o as usize]).collect();
-            let ty = infer(node, &of).map_err(|why| format!("{name} {why}"))?;
-            check_size(&ty).map_err(|why| format!("{name} {why}"))?;
-            types.push(ty);
+            let deepest = operands.iter().map(|o| depths[*o as usize]).max();
+            depths.push(deepest.map_or(1, |depth| depth + 1));
+            if depths[at] > MAX_RECIPE_DEPTH {
+                return Err(format!(
+                    "{} is nested deeper than {MAX_RECIPE_DEPTH} steps",
+                    step(at, node)
+                ));
+            }
         }
-        if waiting.len() > 1 {
-            return Err(format!("the value of step {} is not used", waiting[0]));
+        match waiting[..] {
+            [] => Err("the recipe is empty".into()),
+            [_] => Ok(()),
+            [unused, ..] => Err(format!("the value of step {unused} is not used")),
+        }
+    }
+
+    /// Types of all nodes, of which there is at least one; each is addressable.
+    pub(super) fn types(&self) -> Result<Vec<NodeType>, String> {
+        self.check_tree()?;
+        let mut types: Vec<NodeType> = Vec::with_capacity(self.nodes.len());
+        for (at, node) in self.nodes.iter().enumerate() {
+            let operands = node.operands();
+            let of: Vec<&NodeType> = operands.iter().map(|o| &types[*o as usize]).collect();
+            let wrong = |why: String| format!("{} {why}", step(at, node));
+            let ty = infer(node, &of).map_err(wrong)?;
+            check_size(&ty).map_err(wrong)?;
+            types.push(ty);
         }
         Ok(types)
     }
+}
+
+fn step(at: usize, node: &RecipeNode) -> String {
+    format!("step {at}, `{}`,", node.mnemonic())
 }
 
 fn check_size((dtype, shape): &NodeType) -> Result<(), String> {

@@ -629,13 +629,29 @@ fn memory_is_bounded_before_anything_is_read() {
 }
 
 #[test]
-fn depth_is_no_recursion() {
-    let mut nodes = vec![file(&[2])];
-    nodes.extend((0..200_000).map(|of| RecipeNode::Reshape { of, shape: vec![2] }));
-    let recipe = Recipe { nodes };
+fn recipes_are_wide_but_not_deep() {
+    let chain = |steps: u32| {
+        let mut nodes = vec![file(&[2])];
+        nodes.extend((0..steps).map(|of| RecipeNode::Reshape { of, shape: vec![2] }));
+        Recipe { nodes }
+    };
+    let most = MAX_RECIPE_DEPTH as u32 - 1;
     let source = Counting::new(64);
-    assert_eq!(
-        eval_slice(&recipe, &[1], &[1], &source, 64).unwrap().len(),
-        1
+    let value = eval_slice(&chain(most), &[1], &[1], &source, 64).unwrap();
+    assert_eq!(value.len(), 1);
+    assert!(
+        chain(most + 1)
+            .infer()
+            .unwrap_err()
+            .contains("deeper than 256")
     );
+    let mut nodes = vec![file(&[2]); 50_000];
+    nodes.push(RecipeNode::Concat {
+        of: (0..50_000).collect(),
+        axis: 0,
+    });
+    let wide = Recipe { nodes };
+    source.read.set(0);
+    let value = eval_slice(&wide, &[70_001], &[3], &source, 64).unwrap();
+    assert_eq!((value.len(), source.read.get()), (3, 12));
 }

@@ -368,13 +368,8 @@ impl Checker<'_> {
 
     /// Ids of recipes; whether their types fit is another rule.
     fn recipe(&mut self, place: Place, recipe: &Recipe) {
-        let sound = recipe.nodes.iter().enumerate().all(|(at, node)| {
-            node.operands()
-                .iter()
-                .all(|operand| (*operand as usize) < at)
-        });
-        if recipe.nodes.is_empty() || !sound {
-            self.fail(place, "the recipe is not a tree in postorder");
+        if let Err(why) = recipe.check_tree() {
+            self.fail(place, format!("the recipe is malformed: {why}"));
         }
     }
 

@@ -1,0 +1,6 @@
+//! See `dojoc_tests::fuzz::asm`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    dojoc_tests::fuzz::asm(data);
+});
