@@ -1,8 +1,13 @@
 //! A broken program for each rule, with what the user is told, and sound ones.
 
-use super::super::parse;
-use super::verify;
-use crate::machine::Machine;
+use super::super::instr::Ref;
+use super::super::{
+    Affine, CoreBox, IndexNode, Inst, Program, Region, RegionId, Span, Stmt, TokenId, Var, ViewId,
+    parse,
+};
+use super::{structure, verify};
+use crate::entity::EntityId;
+use crate::machine::{CoreAddress, Machine};
 
 fn machine(name: &str) -> Machine {
     Machine::parse(Machine::builtin(name).unwrap(), name).unwrap()
@@ -636,4 +641,116 @@ fn dram_no_such_processor() {
     let found = dram(r#"dip = 0"#, r#"dip = 1000000"#);
     let expected = r#"D0236: dram @d: the instance of (chip 0, row 0, column 0) is at interface processor 1000000, the machine has 20"#;
     same("dram_no_such_processor", &found, expected);
+}
+
+/// What `structure` says about the ring after a change of its data.
+fn damaged(change: impl FnOnce(&mut Program)) -> Vec<String> {
+    let text = format!("dojo program 1\nprogram @p {{machine = \"mesh4x4\"}} {{{RING}}}\n");
+    let (mut program, _) = parse(&text).unwrap();
+    change(&mut program);
+    let found = structure(&program);
+    assert_eq!(found, verify(&program, &machine("mesh4x4")));
+    found.into_iter().map(|v| v.message).collect()
+}
+
+fn code(program: &mut Program) -> &mut Vec<Inst> {
+    let segment = program.segments.ids().next().unwrap();
+    &mut program.segments[segment].streams[0].code
+}
+
+#[test]
+fn tables_that_contradict_each_other() {
+    let found = damaged(|program| {
+        code(program)[1].stmt = Stmt::Loop {
+            name: "i".into(),
+            count: Affine::constant(2),
+            len: u32::MAX,
+        };
+    });
+    let reaches = "the body reaches behind the end of what encloses it";
+    assert_eq!(found, [reaches]);
+    let found = damaged(|program| {
+        code(program)[1].stmt = Stmt::Signal(TokenId::from_index(7));
+    });
+    assert_eq!(found, ["the token is not declared"]);
+    let found = damaged(|program| {
+        if let Stmt::Send { port, from, .. } = &mut code(program)[1].stmt {
+            *port = Affine::var(Var::Loop(0));
+            *from = Ref::View(ViewId::from_index(0));
+        }
+    });
+    let expected = [
+        "the port has a variable that does not exist here",
+        "an operand is not declared",
+    ];
+    assert_eq!(found, expected);
+    let found = damaged(|program| {
+        let family = program.families.ids().next().unwrap();
+        program.families[family].to = RegionId::from_index(9);
+        program.families[family]
+            .peer
+            .nodes
+            .push(IndexNode::Const(1));
+        program.dims.push(("row".into(), 0));
+    });
+    assert_eq!(found, ["run parameter row has the largest value 0"]);
+    let found = damaged(|program| {
+        let family = program.families.ids().next().unwrap();
+        program.families[family].to = RegionId::from_index(9);
+        program.families[family]
+            .peer
+            .nodes
+            .push(IndexNode::Const(1));
+    });
+    let expected = [
+        "refers to cores that are not declared",
+        "the peer is not a tree in postorder",
+    ];
+    assert_eq!(found, expected);
+}
+
+/// All live cores of a machine, a box for each run of a row.
+fn everything(machine: &Machine) -> Region {
+    let mut boxes = Vec::new();
+    for chip in 0..machine.chips() as u32 {
+        let live = machine.live_cores(chip).unwrap();
+        let next = |a: &CoreAddress, b: &CoreAddress| a.row == b.row && a.column + 1 == b.column;
+        for run in live.chunk_by(next) {
+            boxes.push(CoreBox {
+                chips: Span::one(chip),
+                rows: Span::one(run[0].row),
+                columns: Span::of(run[0].column, run.len() as u32),
+            });
+        }
+    }
+    Region {
+        name: "all".into(),
+        boxes,
+    }
+}
+
+#[test]
+fn a_million_cores_are_a_region() {
+    let machine = machine("exapod");
+    let mut program = Program::default();
+    program.machine.name = "exapod".into();
+    let region = everything(&machine);
+    assert_eq!(region.len(), 1_062_000);
+    let id = program.regions.push(region);
+    assert_eq!(verify(&program, &machine), []);
+    // The last box over a hole.
+    let last = program.regions[id].boxes.pop().unwrap();
+    let chip = last.chips.start;
+    let (row, column) = *machine.dead_sites(chip).unwrap().first().unwrap();
+    program.regions[id].boxes.push(CoreBox {
+        chips: last.chips,
+        rows: Span::one(row),
+        columns: Span::one(column),
+    });
+    let found: Vec<String> = verify(&program, &machine)
+        .into_iter()
+        .map(|v| v.message)
+        .collect();
+    let site = format!("(chip {chip}, row {row}, column {column})");
+    assert_eq!(found, [format!("there is no live core at {site}")]);
 }

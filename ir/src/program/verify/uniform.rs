@@ -272,7 +272,10 @@ fn writes(stmt: &Stmt) -> impl Iterator<Item = Ref> {
 }
 
 /// Buffer, offset, and the range of bytes if it is known.
-fn window(segment: &Segment, operand: Ref) -> Option<(BufferId, Affine, Option<(i64, i64)>)> {
+type Window = (BufferId, Affine, Option<(i64, i64)>);
+
+/// The window that an operand is.
+fn window(segment: &Segment, operand: Ref) -> Option<Window> {
     match operand {
         Ref::Buffer(buffer) => {
             let bytes = segment.buffers[buffer].bytes() as i64;
