@@ -22,7 +22,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn has(self, dtype: DType) -> bool {
+    /// Whether an element type is of the kind.
+    pub fn has(self, dtype: DType) -> bool {
         match self {
             Self::Float => matches!(dtype, DType::F32 | DType::Bf16 | DType::F16),
             Self::Int => dtype.is_int(),

@@ -1,6 +1,8 @@
 //! Conversions between element types.
 
 use super::check::{Arg, Checked, strided};
+use super::cost::{self, Meter, lanes};
+use super::sample::dense;
 use super::{Cost, InstrDef, InstrInfo, Role, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::machine::{Confidence, Machine};
@@ -22,6 +24,10 @@ instr_struct! {
         stochastic: Option<u64>,
     }
 }
+
+/// Scalar operations of a conversion from or to a 64-bit type: taking it apart, shifting, rounding,
+/// putting it together.
+const EMULATED: f64 = 12.0;
 
 /// Element types that stochastic rounding leads to.
 const ROUNDED: [DType; 6] = [
@@ -70,10 +76,15 @@ impl InstrDef for Convert {
         vec![InstrInfo {
             mnemonic: "convert",
             family: "convert",
-            doc: "y = x in another element type",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = x in another element type, rounded to nearest or stochastically.",
+            rules: Self::RULES,
+            stands_for: "The conversions of the SIMD unit: Tesla's list of instructions has conversion \
+                         and stochastic rounding, and its formats are described as storage that is \
+                         converted for arithmetic. Where the random bits come from is not public.",
+            confidence: Confidence::StatedSecondHand,
+            cost: "SIMD: one operation (two with stochastic rounding, for the random bits) per vector of \
+                   the narrower number of lanes of both types. From or to 64-bit types: twelve scalar \
+                   operations per element. Loads and stores of the views.",
         }]
     }
 
@@ -124,11 +135,61 @@ impl InstrDef for Convert {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x, ..] = operands else {
+            return Cost::default();
+        };
+        let without_lanes = [x, y]
+            .into_iter()
+            .find(|view| lanes(view.dtype, machine).is_none());
+        if let Some(wide) = without_lanes {
+            return cost::elementwise(machine, wide.dtype, EMULATED, y, &[x]);
+        }
+        let mut meter = Meter::moves(machine);
+        meter.read(x);
+        meter.write(y);
+        let width = [x, y].map(|view| lanes(view.dtype, machine).unwrap_or(1));
+        let operations = if self.stochastic.is_some() { 2.0 } else { 1.0 };
+        meter.in_lanes(operations, y.elements(), width[0].min(width[1]));
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        let mut sample = |from: DType, to: DType, stochastic: Option<u64>| {
+            let biased = |dtype: DType| dtype.class() == Class::Configurable && dtype != DType::Uhp;
+            let bias = biased(from) || biased(to);
+            let mut operands = vec![dense(to, &[4, 18]), dense(from, &[4, 18])];
+            if bias {
+                operands.push(dense(DType::U8, &[1]));
+            }
+            let convert = Self {
+                bias: Flag(bias),
+                stochastic,
+            };
+            samples.push((convert, operands));
+        };
+        for (from, _) in DType::ALL {
+            for (to, _) in DType::ALL {
+                let mut classes = [from, to].map(|dtype| dtype.class() == Class::Configurable);
+                classes.sort_unstable();
+                let other = if from.class() == Class::Configurable {
+                    to
+                } else {
+                    from
+                };
+                match classes {
+                    [false, false] => sample(from, to, None),
+                    [false, true] if matches!(other, DType::F32 | DType::Bf16) => {
+                        sample(from, to, None)
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for to in ROUNDED {
+            sample(DType::F32, to, Some(7));
+        }
+        samples
     }
 }

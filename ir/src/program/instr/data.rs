@@ -1,11 +1,34 @@
 //! Data movement inside a core.
 
 use super::check::{Kind, any_layout, strided};
+use super::cost::{self, Meter, Runs};
+use super::sample::{columns, dense, dtypes, packed};
 use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag, Number};
 use crate::machine::{Confidence, Machine};
-use crate::program::ViewType;
-use crate::types::DType;
+use crate::program::{Packing, ViewType};
+use crate::types::{Class, DType};
+
+/// Scalar operations that make an address of an index: the sign, the limits, the product.
+const INDEXING: f64 = 4.0;
+
+fn read_indices(meter: &mut Meter<'_>, indices: &ViewType) {
+    meter.read_scalars(indices);
+    meter.on_scalar_side(INDEXING, indices.elements());
+}
+
+/// The parts of `table` that indices choose, taken to lie apart.
+fn rows(table: &ViewType, indices: &ViewType) -> ViewType {
+    let inner = table.shape.get(1..).unwrap_or_default();
+    let strides = table.strides.get(1..).unwrap_or_default();
+    ViewType {
+        dtype: table.dtype,
+        shape: [&[indices.elements()], inner].concat(),
+        // A distance that is never that of neighbours.
+        strides: [&[i64::MAX], strides].concat(),
+        packing: Packing::Strided,
+    }
+}
 
 instr_struct! {
     /// `copy y, x`: y = x element by element, bits kept. Same extents and element type, any layouts:
@@ -18,10 +41,14 @@ impl InstrDef for Copy {
         vec![InstrInfo {
             mnemonic: "copy",
             family: "data",
-            doc: "y = x",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = x element by element, in another layout if the views differ.",
+            rules: Self::RULES,
+            stands_for: "Vector loads and stores, the gather engine with its pieces of 8 and 16 bytes, and \
+                         the shuffle and transpose instructions of Tesla's list.",
+            confidence: Confidence::StatedSecondHand,
+            cost: "Loads: one access per load port width of neighbouring bytes, or granules of the gather \
+                   engine where pieces are shorter. Stores: one access per piece of neighbouring bytes. \
+                   A packed view is taken whole blocks at a time where the other is packed alike.",
         }]
     }
 
@@ -51,12 +78,38 @@ impl InstrDef for Copy {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        let mut meter = Meter::moves(machine);
+        let same = x.packing == y.packing;
+        meter.read_runs(x, Runs::of(x, same), 1.0);
+        if y.packing == Packing::Strided {
+            meter.write(y);
+        } else {
+            meter.write_runs(y, Runs::of(y, same || x.packing == Packing::Strided));
+        }
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let all = DType::ALL.iter().map(|(dtype, _)| *dtype);
+        let mut samples: Vec<(Self, Vec<ViewType>)> = all
+            .map(|dtype| {
+                (
+                    Self {},
+                    vec![dense(dtype, &[16, 12]), columns(dtype, 16, 12)],
+                )
+            })
+            .collect();
+        for (to, _) in Packing::ALL {
+            for (from, _) in Packing::ALL {
+                let view = |packing| packed(DType::Bf16, &[2, 12, 20], packing);
+                samples.push((Self {}, vec![view(to), view(from)]));
+            }
+        }
+        samples
     }
 }
 
@@ -78,10 +131,12 @@ impl InstrDef for Pad {
         vec![InstrInfo {
             mnemonic: "pad",
             family: "data",
-            doc: "y = x with a border",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = x with a border of one value.",
+            rules: Self::RULES,
+            stands_for: "Padding is in Tesla's list of instructions, for two dimensions even implicitly as \
+                         data is read; a view in SRAM with its border is our form of it.",
+            confidence: Confidence::StatedSecondHand,
+            cost: "SIMD: one operation per vector of y. Loads of x, stores of y.",
         }]
     }
 
@@ -129,12 +184,29 @@ impl InstrDef for Pad {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        // Borders and elements are blended in registers.
+        cost::moving(machine, 1.0, y, &[x])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let all = DType::ALL.iter().map(|(dtype, _)| *dtype);
+        all.map(|dtype| {
+            let fixed = dtype.class() != Class::Configurable;
+            let pad = Self {
+                low: vec![0, 1, 2],
+                high: vec![0, 2, 1],
+                value: fixed.then_some(Number::Int(1)),
+            };
+            (
+                pad,
+                vec![dense(dtype, &[2, 8, 9]), dense(dtype, &[2, 5, 6])],
+            )
+        })
+        .collect()
     }
 }
 
@@ -153,10 +225,13 @@ impl InstrDef for Gather {
         vec![InstrInfo {
             mnemonic: "gather",
             family: "data",
-            doc: "y = x[indices]",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = x[indices]: rows of x in the order of the indices.",
+            rules: Self::RULES,
+            stands_for: "The gather engine, which takes pieces of 8 and 16 bytes, with addresses made by \
+                         the integer side.",
+            confidence: Confidence::Stated,
+            cost: "Scalar side: four operations per index. Loads: indices through the scalar path, each \
+                   row of x by accesses as wide as a load port or by granules. Stores of y.",
         }]
     }
 
@@ -193,12 +268,36 @@ impl InstrDef for Gather {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x, indices] = operands else {
+            return Cost::default();
+        };
+        let mut meter = Meter::moves(machine);
+        read_indices(&mut meter, indices);
+        meter.read(&rows(x, indices));
+        meter.write(y);
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for (dtype, _) in DType::ALL {
+            let fixed = dtype.class() != Class::Configurable;
+            let fill = fixed.then_some(Number::Int(0));
+            let vectors = vec![
+                dense(dtype, &[3, 4, 10]),
+                dense(dtype, &[100, 10]),
+                dense(DType::I32, &[3, 4]),
+            ];
+            let one = vec![
+                dense(dtype, &[10]),
+                dense(dtype, &[100, 10]),
+                dense(DType::I64, &[]),
+            ];
+            samples.push((Self { fill }, vectors));
+            samples.push((Self { fill: None }, one));
+        }
+        samples
     }
 }
 
@@ -220,10 +319,14 @@ impl InstrDef for Scatter {
         vec![InstrInfo {
             mnemonic: "scatter",
             family: "data",
-            doc: "y[indices] = updates",
-            stands_for: "",
+            doc: "y[indices] = updates, or += updates, in the order of the indices.",
+            rules: Self::RULES,
+            stands_for: "Stores to addresses made by the integer side; no scatter engine is mentioned \
+                         anywhere.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "Scalar side: four operations per index. Loads: indices through the scalar path and \
+                   updates. Stores: one access per piece of a row. When adding, rows of y are loaded too, \
+                   and one SIMD operation is applied to each vector.",
         }]
     }
 
@@ -267,11 +370,43 @@ impl InstrDef for Scatter {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, updates, indices] = operands else {
+            return Cost::default();
+        };
+        let mut meter = if *self.add {
+            Meter::new(machine, y.dtype)
+        } else {
+            Meter::moves(machine)
+        };
+        read_indices(&mut meter, indices);
+        meter.read(updates);
+        let places = rows(y, indices);
+        if *self.add {
+            meter.read(&places);
+            meter.compute(1.0, updates.elements(), y.dtype);
+        }
+        meter.write(&places);
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for (dtype, _) in DType::ALL {
+            let operands = vec![
+                dense(dtype, &[100, 6]),
+                dense(dtype, &[8, 6]),
+                dense(DType::I64, &[8]),
+            ];
+            let scatter = |add, skip| Self {
+                add: Flag(add),
+                skip: Flag(skip),
+            };
+            samples.push((scatter(false, true), operands.clone()));
+            if dtypes(&[Kind::Float, Kind::Int]).any(|d| d == dtype) {
+                samples.push((scatter(true, false), operands));
+            }
+        }
+        samples
     }
 }

@@ -1,11 +1,13 @@
 //! Tile products.
 
 use super::check::{Arg, Checked, any_layout};
-use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct};
+use super::sample::{dense, packed};
+use super::vector::MapFunction;
+use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct, product};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::attr_enum;
 use crate::machine::{Confidence, Machine};
-use crate::program::ViewType;
+use crate::program::{Packing, ViewType};
 use crate::types::DType;
 
 attr_enum! {
@@ -23,6 +25,25 @@ attr_enum! {
         Tanh "tanh",
         /// 1 / (1 + e^-x).
         Sigmoid "sigmoid",
+    }
+}
+
+impl Activation {
+    /// The vector instruction that computes it.
+    pub fn function(self) -> MapFunction {
+        match self {
+            Self::Relu => MapFunction::Relu,
+            Self::Gelu => MapFunction::Gelu,
+            Self::GeluTanh => MapFunction::GeluTanh,
+            Self::Silu => MapFunction::Silu,
+            Self::Tanh => MapFunction::Tanh,
+            Self::Sigmoid => MapFunction::Sigmoid,
+        }
+    }
+
+    /// SIMD operations on a register.
+    pub(super) fn operations(self) -> f64 {
+        self.function().operations()
     }
 }
 
@@ -166,10 +187,21 @@ impl InstrDef for MatMul {
         vec![InstrInfo {
             mnemonic: "mm",
             family: "matrix",
-            doc: "Tile product",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "C = A B with sums in f32, then bias, residual, activation and rounding.",
+            rules: Self::RULES,
+            stands_for: "A loop over steps of the matrix unit, 8 x 8 outputs by 4 products each: the \
+                         unit, its bf16 and 8-bit operands and its rate of 256 multiply-adds per \
+                         cycle are Tesla's figures. That its sums stay in f32 accumulators, and how \
+                         many of them there are, is proposed; f32 operands run in the SIMD unit at \
+                         the rate Tesla states for them, and so does the epilogue.",
+            confidence: Confidence::StatedSecondHand,
+            cost: "Matrix unit: ceil(m/rows) ceil(n/columns) ceil(k/depth) steps, and for each macro \
+                   tile (as many blocks as there are accumulators) the unit's latency and the read of \
+                   one block, and its write when accumulating. Loads: each block of A and B once per \
+                   macro tile, one access per load port width if it is packed as the unit reads it, \
+                   else in granules of the gather engine; one shuffle per block if transposed. SIMD: \
+                   registers of all accumulators in and out, plus the epilogue's operations per \
+                   register. Operands that the unit does not take: m k ceil(n/lanes) SIMD operations.",
         }]
     }
 
@@ -276,11 +308,147 @@ impl InstrDef for MatMul {
         }
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        product::cost(self, operands, machine)
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = layouts();
+        samples.extend(epilogues());
+        samples
     }
+}
+
+/// A product without anything optional.
+fn plain() -> MatMul {
+    MatMul {
+        transpose_a: Flag(false),
+        transpose_b: Flag(false),
+        split: None,
+        accumulate: Flag(false),
+        bias: Flag(false),
+        activation: None,
+        residual: None,
+        sums: Flag(false),
+        cfp8: Flag(false),
+        stochastic: None,
+    }
+}
+
+/// Samples of element types, layouts and dimensions.
+fn layouts() -> Vec<(MatMul, Vec<ViewType>)> {
+    let mut samples = Vec::new();
+    let one = || dense(DType::U8, &[1]);
+    for (a, b, c) in [
+        (DType::Bf16, DType::Bf16, DType::F32),
+        (DType::Bf16, DType::Bf16, DType::Bf16),
+        (DType::F32, DType::F32, DType::F32),
+        (DType::F32, DType::F32, DType::Bf16),
+        (DType::Cfp8E4M3, DType::Cfp8E4M3, DType::F32),
+        (DType::Cfp8E4M3, DType::Cfp8E5M2, DType::Bf16),
+        (DType::Cfp8E5M2, DType::Cfp8E5M2, DType::F32),
+    ] {
+        for (transpose_a, transpose_b) in
+            [(false, false), (true, false), (false, true), (true, true)]
+        {
+            for (pack_a, pack_b) in [
+                (Packing::Strided, Packing::Strided),
+                (Packing::Packed8x4, Packing::Packed4x8),
+                (Packing::Packed4x8, Packing::Packed8x4),
+            ] {
+                let cfp8 = a.bytes() == 1;
+                let product = MatMul {
+                    transpose_a: Flag(transpose_a),
+                    transpose_b: Flag(transpose_b),
+                    cfp8: Flag(cfp8),
+                    ..plain()
+                };
+                let of_a = if transpose_a { [40, 24] } else { [24, 40] };
+                let of_b = if transpose_b { [32, 40] } else { [40, 32] };
+                let mut operands = vec![
+                    dense(c, &[24, 32]),
+                    packed(a, &of_a, pack_a),
+                    packed(b, &of_b, pack_b),
+                ];
+                if cfp8 {
+                    operands.extend([one(), one()]);
+                }
+                samples.push((product, operands));
+            }
+        }
+    }
+    // A convolution: overlapping rows of 3 x 3 windows in an image 10 wide with 8 channels.
+    let mut windows = dense(DType::Bf16, &[6, 8, 3, 24]);
+    windows.strides = vec![160, 16, 160, 2];
+    let convolution = MatMul {
+        split: Some(2),
+        ..plain()
+    };
+    let operands = vec![
+        dense(DType::F32, &[6, 8, 16]),
+        windows,
+        dense(DType::Bf16, &[3, 3, 8, 16]),
+    ];
+    samples.push((convolution, operands));
+    // A vector by a matrix.
+    let row = MatMul {
+        split: Some(0),
+        ..plain()
+    };
+    let operands = vec![
+        dense(DType::F32, &[48]),
+        dense(DType::Bf16, &[64]),
+        dense(DType::Bf16, &[64, 48]),
+    ];
+    samples.push((row, operands));
+    samples
+}
+
+/// Samples of what happens to the sums.
+fn epilogues() -> Vec<(MatMul, Vec<ViewType>)> {
+    let mut samples = Vec::new();
+    let mut sample = |product: MatMul, c: DType, rest: Vec<ViewType>| {
+        let mut operands = vec![
+            dense(c, &[16, 48]),
+            dense(DType::Bf16, &[16, 64]),
+            dense(DType::Bf16, &[64, 48]),
+        ];
+        operands.extend(rest);
+        samples.push((product, operands));
+    };
+    let accumulate = MatMul {
+        accumulate: Flag(true),
+        ..plain()
+    };
+    sample(accumulate.clone(), DType::F32, Vec::new());
+    let sums = MatMul {
+        sums: Flag(true),
+        ..accumulate
+    };
+    sample(sums, DType::Bf16, vec![dense(DType::F32, &[16, 48])]);
+    for activation in [
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+    ] {
+        let all = MatMul {
+            bias: Flag(true),
+            activation: Some(activation),
+            residual: Some(ResidualPlace::Before),
+            stochastic: Some(3),
+            ..plain()
+        };
+        let rest = vec![dense(DType::F32, &[48]), dense(DType::Bf16, &[16, 48])];
+        sample(all, DType::Bf16, rest);
+    }
+    let after = MatMul {
+        activation: Some(Activation::Relu),
+        residual: Some(ResidualPlace::After),
+        ..plain()
+    };
+    sample(after, DType::F32, vec![dense(DType::F32, &[16, 48])]);
+    samples
 }

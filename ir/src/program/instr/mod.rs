@@ -18,13 +18,18 @@
 mod check;
 pub mod control;
 pub mod convert;
+mod cost;
 pub mod data;
 pub mod matrix;
 pub mod memory;
 pub mod network;
+mod product;
 pub mod reduce;
+mod sample;
 pub mod sort;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 pub mod vector;
 
 use std::sync::Arc;
@@ -231,6 +236,25 @@ pub struct Cost {
     pub latency: f64,
 }
 
+impl Cost {
+    /// Cycles that it takes alone on a core: what the busiest unit is occupied for, and the latency.
+    /// The network counts with the machine's beats per cycle.
+    pub fn alone(&self, machine: &Machine) -> f64 {
+        let inject = self.inject / f64::from(machine.noc.inject.value);
+        let eject = self.eject / f64::from(machine.noc.eject.value);
+        let units = [
+            self.matrix,
+            self.simd,
+            self.scalar,
+            self.load,
+            self.store,
+            inject,
+            eject,
+        ];
+        units.into_iter().fold(self.issue, f64::max) + self.latency
+    }
+}
+
 /// Documentation of an instruction.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct InstrInfo {
@@ -238,8 +262,10 @@ pub struct InstrInfo {
     pub mnemonic: &'static str,
     /// Which family it is of: the name of its module.
     pub family: &'static str,
-    /// What it does, with operand shapes and units.
+    /// What it does, in a sentence.
     pub doc: &'static str,
+    /// Operands, their shapes, types and units, and all rules, in one paragraph.
+    pub rules: &'static str,
     /// What of the real core it stands for.
     pub stands_for: &'static str,
     /// How well that is known.
@@ -452,6 +478,9 @@ macro_rules! instr_struct {
         pub struct $name { $($(#[doc = $fdoc])+ pub $field: $ty,)* }
 
         impl $name {
+            /// The documentation above, in one paragraph.
+            const RULES: &'static str = concat!($($doc),*).trim_ascii();
+
             fn field_schema() -> Vec<$crate::attr::AttrSpec> {
                 vec![$($crate::attr::AttrSpec {
                     name: stringify!($field),
@@ -528,6 +557,9 @@ macro_rules! function_struct {
         }
 
         impl $name {
+            /// The documentation above, in one paragraph.
+            const RULES: &'static str = concat!($($doc),*).trim_ascii();
+
             fn field_schema() -> Vec<$crate::attr::AttrSpec> {
                 vec![$($crate::attr::AttrSpec {
                     name: stringify!($field),

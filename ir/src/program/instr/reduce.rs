@@ -1,11 +1,20 @@
 //! Reductions, scans, positions of extrema.
 
 use super::check::{Kind, last_dimension, strided};
+use super::cost::{Meter, lanes, tree_depth};
+use super::sample::{dense, dtypes};
 use super::{Access, Cost, InstrDef, InstrInfo, Role, function_struct, functions};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::DType;
+
+/// Elements of the last `dims` dimensions, and of the others.
+fn split_inner(x: &ViewType, dims: usize) -> (u64, u64) {
+    let (outer, inner) = x.shape.split_at(x.shape.len().saturating_sub(dims));
+    let product = |dims: &[u64]| dims.iter().fold(1u64, |n, d| n.saturating_mul(*d));
+    (product(inner), product(outer))
+}
 
 functions! {
     /// Reductions.
@@ -45,9 +54,14 @@ impl InstrDef for Reduce {
             mnemonic: function.name(),
             family: "reduce",
             doc: function.doc(),
-            stands_for: "",
+            rules: Self::RULES,
+            stands_for: "Vector instructions over the view, then shuffles and operations that halve a register \
+                         until one lane is left. Shuffles are in Tesla's list of instructions; reductions \
+                         within a register are not mentioned.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "SIMD: one operation per vector of x (two for 16-bit floats, which are widened), and for \
+                   each element of y as many as the tree over the lanes is deep, which is also the \
+                   latency. Scalar side for types without lanes. Loads of x, loads and stores of y.",
         };
         ReduceFunction::ALL.iter().map(info).collect()
     }
@@ -102,12 +116,60 @@ impl InstrDef for Reduce {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        let mut meter = Meter::new(machine, x.dtype);
+        meter.read(x);
+        let (operations, dtype) = match x.dtype {
+            // Widened; the sums stay in f32.
+            DType::Bf16 | DType::F16 => (2.0, DType::F32),
+            other => (1.0, other),
+        };
+        meter.compute(operations, x.elements(), dtype);
+        let (inner, outer) = split_inner(x, self.dims);
+        let depth = tree_depth(inner.min(lanes(dtype, machine).unwrap_or(1)));
+        let last = if *self.accumulate { 1.0 } else { 0.0 };
+        meter.vector_or_scalar(outer as f64 * (depth + last));
+        meter.chain(depth + last);
+        meter.other_vectors();
+        if *self.accumulate {
+            meter.read(y);
+        }
+        meter.write(y);
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in ReduceFunction::ALL {
+            let kinds: &[Kind] = match function {
+                ReduceFunction::And | ReduceFunction::Or => &[Kind::Bool],
+                _ => &[Kind::Float, Kind::Int],
+            };
+            for dtype in dtypes(kinds) {
+                for (dims, accumulate) in [(1, false), (2, true)] {
+                    let reduce = Self {
+                        function,
+                        dims,
+                        accumulate: Flag(accumulate),
+                    };
+                    let shape = [3, 4, 50];
+                    let y = dense(dtype, &shape[..3 - dims]);
+                    samples.push((reduce, vec![y, dense(dtype, &shape)]));
+                }
+            }
+        }
+        let function = ReduceFunction::Sum;
+        let widened = Self {
+            function,
+            dims: 1,
+            accumulate: Flag(false),
+        };
+        let operands = vec![dense(DType::F32, &[4]), dense(DType::Bf16, &[4, 64])];
+        samples.push((widened, operands));
+        samples
     }
 }
 
@@ -137,9 +199,11 @@ impl InstrDef for ArgReduce {
             mnemonic: function.name(),
             family: "reduce",
             doc: function.doc(),
-            stands_for: "",
+            rules: Self::RULES,
+            stands_for: "Vector comparisons that carry positions along, then a tree over the lanes.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "As a reduction with three operations for each: compare, select the value, select the \
+                   position.",
         };
         ArgFunction::ALL.iter().map(info).collect()
     }
@@ -177,12 +241,44 @@ impl InstrDef for ArgReduce {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        let mut meter = Meter::new(machine, x.dtype);
+        meter.read(x);
+        let (operations, dtype) = match x.dtype {
+            DType::Bf16 | DType::F16 => (1.0, DType::F32),
+            other => (0.0, other),
+        };
+        // A comparison and two selections, for values and positions.
+        meter.compute(operations + 3.0, x.elements(), dtype);
+        let (inner, outer) = split_inner(x, 1);
+        let depth = tree_depth(inner.min(lanes(dtype, machine).unwrap_or(1)));
+        meter.vector_or_scalar(3.0 * outer as f64 * depth);
+        meter.chain(3.0 * depth);
+        meter.other_vectors();
+        meter.write(y);
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in ArgFunction::ALL {
+            for dtype in dtypes(&[Kind::Float, Kind::Int]) {
+                for (last, positions) in [(false, DType::I32), (true, DType::I64)] {
+                    let operands = vec![dense(positions, &[4]), dense(dtype, &[4, 30])];
+                    samples.push((
+                        Self {
+                            function,
+                            last: Flag(last),
+                        },
+                        operands,
+                    ));
+                }
+            }
+        }
+        samples
     }
 }
 
@@ -217,9 +313,12 @@ impl InstrDef for Scan {
             mnemonic: function.name(),
             family: "reduce",
             doc: function.doc(),
-            stands_for: "",
+            rules: Self::RULES,
+            stands_for: "Vector instructions that step along rows, one row per lane.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "SIMD: one operation (three for 16-bit floats) per element of a row and vector of rows; \
+                   the latency is that of a row's elements one after another. Loads and stores of the \
+                   views.",
         };
         ScanFunction::ALL.iter().map(info).collect()
     }
@@ -253,11 +352,41 @@ impl InstrDef for Scan {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        let mut meter = Meter::new(machine, x.dtype);
+        meter.read(x);
+        meter.write(y);
+        meter.other_vectors();
+        let (operations, dtype) = match x.dtype {
+            DType::Bf16 | DType::F16 => (3.0, DType::F32),
+            other => (1.0, other),
+        };
+        // Rows are independent of each other and take the lanes; elements of a row follow each other.
+        let (inner, outer) = split_inner(x, 1);
+        let together = lanes(dtype, machine).unwrap_or(1);
+        let vectors = inner as f64 * outer.div_ceil(together) as f64;
+        meter.vector_or_scalar(operations * vectors);
+        meter.chain(inner as f64);
+        meter.finish()
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in ScanFunction::ALL {
+            for dtype in dtypes(&[Kind::Float, Kind::Int]) {
+                for (exclusive, reverse) in [(false, false), (true, true)] {
+                    let scan = Self {
+                        function,
+                        exclusive: Flag(exclusive),
+                        reverse: Flag(reverse),
+                    };
+                    samples.push((scan, vec![dense(dtype, &[3, 21]); 2]));
+                }
+            }
+        }
+        samples
     }
 }

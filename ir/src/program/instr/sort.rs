@@ -1,10 +1,28 @@
 //! Sorting and selection.
 
 use super::check::{Kind, last_dimension, strided};
+use super::cost::{Meter, tree_depth};
+use super::sample::{dense, dtypes};
 use super::{Cost, InstrDef, InstrInfo, Role, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
+use crate::types::DType;
+
+/// Scalar operations of a step of a sort: compare, select, and move a key and its position.
+const STEP: f64 = 4.0;
+
+/// The price of `steps` for every element of x.
+fn on_scalar_side(machine: &Machine, x: &ViewType, results: &[&ViewType], steps: f64) -> Cost {
+    // All elements pass through scalar registers, whatever their type.
+    let mut meter = Meter::on_scalars(machine);
+    meter.read(x);
+    meter.on_scalar_side(STEP * steps, x.elements());
+    for y in results {
+        meter.write(y);
+    }
+    meter.finish()
+}
 
 instr_struct! {
     /// `sort values, indices, x`: x sorted along its last dimension, stable, and the positions (i32 or
@@ -21,10 +39,13 @@ impl InstrDef for Sort {
         vec![InstrInfo {
             mnemonic: "sort",
             family: "sort",
-            doc: "x sorted, with positions",
-            stands_for: "",
+            doc: "x sorted along its last dimension, stable, with the positions where elements were.",
+            rules: Self::RULES,
+            stands_for: "A merge sort on the scalar side, which is 4 wide with two integer units. Nothing is \
+                         public about sorting on a core.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "Scalar side: four operations per element and level of the merge, over the integer units. \
+                   Loads and stores of all elements through the scalar path.",
         }]
     }
 
@@ -63,12 +84,30 @@ impl InstrDef for Sort {
         indices.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [values, indices, x] = operands else {
+            return Cost::default();
+        };
+        let n = x.shape.last().copied().unwrap_or(1);
+        // Every level of a merge sort moves each element once.
+        on_scalar_side(machine, x, &[values, indices], tree_depth(n))
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for dtype in dtypes(&[Kind::Float, Kind::Int]) {
+            for (descending, positions) in [(false, DType::I32), (true, DType::I64)] {
+                let x = dense(dtype, &[2, 50]);
+                let operands = vec![x.clone(), dense(positions, &[2, 50]), x];
+                samples.push((
+                    Self {
+                        descending: Flag(descending),
+                    },
+                    operands,
+                ));
+            }
+        }
+        samples
     }
 }
 
@@ -87,10 +126,13 @@ impl InstrDef for TopK {
         vec![InstrInfo {
             mnemonic: "topk",
             family: "sort",
-            doc: "The k largest of x, with positions",
-            stands_for: "",
+            doc: "The k largest (or smallest) of x along its last dimension, with their positions.",
+            rules: Self::RULES,
+            stands_for: "A heap on the scalar side, which is 4 wide with two integer units. Nothing is public \
+                         about selection on a core.",
             confidence: Confidence::Proposed,
-            cost: "",
+            cost: "Scalar side: four operations per element and level of a heap of k, at worst. Loads and \
+                   stores through the scalar path.",
         }]
     }
 
@@ -137,11 +179,32 @@ impl InstrDef for TopK {
         indices.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [values, indices, x] = operands else {
+            return Cost::default();
+        };
+        let k = values.shape.last().copied().unwrap_or(1);
+        // Each element is compared with the least of a heap of k, and sinks through it at worst.
+        on_scalar_side(machine, x, &[values, indices], 1.0 + tree_depth(k))
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for dtype in dtypes(&[Kind::Float, Kind::Int]) {
+            for (smallest, positions) in [(false, DType::I64), (true, DType::I32)] {
+                let operands = vec![
+                    dense(dtype, &[2, 5]),
+                    dense(positions, &[2, 5]),
+                    dense(dtype, &[2, 50]),
+                ];
+                samples.push((
+                    Self {
+                        smallest: Flag(smallest),
+                    },
+                    operands,
+                ));
+            }
+        }
+        samples
     }
 }

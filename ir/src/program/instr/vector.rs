@@ -1,11 +1,13 @@
 //! Element-wise arithmetic on views.
 
 use super::check::{Arg, Kind, strided};
+use super::cost::{self, DIVISION, INTEGER_DIVISION, SCALAR_DIVISION};
+use super::sample::{columns, dense, dtypes};
 use super::{Cost, InstrDef, InstrInfo, Role, function_struct, functions, instr_struct};
 use crate::attr::{AttrError, AttrSpec, Attrs, Number};
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
-use crate::types::DType;
+use crate::types::{Class, DType};
 
 /// Result and first operand of an instruction of two operands, the second of which, unless it is a
 /// number, must be like the first.
@@ -71,7 +73,47 @@ functions! {
     }
 }
 
+/// What the SIMD unit is known for.
+const SIMD: &str = "Instructions of the SIMD unit, 64 bytes wide, in a loop over the view; Tesla states \
+                    the unit and its width, not its instructions.";
+
+/// How a function of one or a few instructions is priced.
+const PRICE: &str = "SIMD: one operation (two for clamp and comparisons) per vector of the type's lanes, a \
+                     vector ending where neighbouring bytes end; scalar side, element by element, for \
+                     types without lanes. Loads and stores: one access per vector, or granules of the \
+                     gather engine where elements read lie apart.";
+
+/// How a function of many instructions is priced.
+const SEQUENCE: &str = "SIMD: the operations of the sequence per vector of f32 lanes (16-bit floats are \
+                        widened and rounded); a division or root counts as 8. Loads and stores as for \
+                        other vector instructions.";
+
 impl MapFunction {
+    /// SIMD operations on a vector, in the sequences that define the functions' errors.
+    pub(super) fn operations(self) -> f64 {
+        match self {
+            Self::Neg | Self::Abs | Self::Relu | Self::Not => 1.0,
+            Self::Floor | Self::Ceil | Self::Round => 1.0,
+            // Two clamps, reduction by the logarithm of two, a polynomial, two scales.
+            Self::Exp => 24.0,
+            Self::Log => 23.0,
+            Self::Tanh => 21.0 + DIVISION,
+            Self::Sigmoid => 26.0 + DIVISION,
+            Self::Silu => 26.0 + DIVISION,
+            Self::Erf => 41.0,
+            Self::Gelu => 44.0,
+            Self::GeluTanh => 27.0 + DIVISION,
+            Self::Rsqrt => 2.0 * DIVISION,
+            Self::Sqrt | Self::Recip => DIVISION,
+            Self::Sin | Self::Cos => 22.0,
+        }
+    }
+
+    /// Whether it is a sequence of instructions rather than one.
+    fn is_sequence(self) -> bool {
+        self.operations() > 1.0
+    }
+
     /// What it takes.
     fn kinds(self) -> &'static [Kind] {
         match self {
@@ -95,9 +137,23 @@ impl InstrDef for Map {
             mnemonic: function.name(),
             family: "vector",
             doc: function.doc(),
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            rules: Self::RULES,
+            stands_for: if function.is_sequence() {
+                "A sequence of instructions of the SIMD unit, 64 bytes wide; nothing is public about \
+                 instructions for such functions, and none are assumed."
+            } else {
+                SIMD
+            },
+            confidence: if function.is_sequence() {
+                Confidence::Proposed
+            } else {
+                Confidence::Inferred
+            },
+            cost: if function.is_sequence() {
+                SEQUENCE
+            } else {
+                PRICE
+            },
         };
         MapFunction::ALL.iter().map(info).collect()
     }
@@ -130,12 +186,36 @@ impl InstrDef for Map {
         y.like(x)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        if self.function == MapFunction::Not {
+            return cost::moving(machine, 1.0, y, &[x]);
+        }
+        let operations = self.function.operations();
+        // What takes a single instruction works in the type itself.
+        let (operations, dtype) = if operations > 1.0 {
+            cost::in_f32(operations, 1, x.dtype)
+        } else {
+            (operations, x.dtype)
+        };
+        cost::elementwise(machine, dtype, operations, y, &[x])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in MapFunction::ALL {
+            for dtype in dtypes(function.kinds()) {
+                samples.push((Self { function }, vec![dense(dtype, &[3, 20]); 2]));
+            }
+        }
+        let function = MapFunction::Exp;
+        samples.push((
+            Self { function },
+            vec![dense(DType::F32, &[4, 5]), columns(DType::F32, 4, 5)],
+        ));
+        samples
     }
 }
 
@@ -172,6 +252,28 @@ functions! {
 }
 
 impl ZipFunction {
+    /// Operations on a vector, or on an element on the scalar side.
+    fn operations(self, dtype: DType, scalar: bool) -> f64 {
+        let float = dtype.is_float();
+        match self {
+            Self::Div if float => DIVISION,
+            Self::Div | Self::Rem if scalar => SCALAR_DIVISION,
+            Self::Div | Self::Rem => INTEGER_DIVISION,
+            // The exponential of a product with a logarithm.
+            Self::Pow => MapFunction::Exp.operations() + MapFunction::Log.operations() + 1.0,
+            // The shift, and its limits.
+            Self::Shl | Self::Shr => 3.0,
+            Self::Add
+            | Self::Sub
+            | Self::Mul
+            | Self::Min
+            | Self::Max
+            | Self::And
+            | Self::Or
+            | Self::Xor => 1.0,
+        }
+    }
+
     /// What it takes.
     fn kinds(self) -> &'static [Kind] {
         match self {
@@ -202,9 +304,13 @@ impl InstrDef for Zip {
             mnemonic: function.name(),
             family: "vector",
             doc: function.doc(),
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            rules: Self::RULES,
+            stands_for: SIMD,
+            confidence: Confidence::Inferred,
+            cost: match function {
+                ZipFunction::Pow | ZipFunction::Div => SEQUENCE,
+                _ => PRICE,
+            },
         };
         ZipFunction::ALL.iter().map(info).collect()
     }
@@ -243,12 +349,63 @@ impl InstrDef for Zip {
         y.like(a)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, reads @ ..] = operands else {
+            return Cost::default();
+        };
+        let reads: Vec<&ViewType> = reads.iter().collect();
+        let scalar = cost::lanes(y.dtype, machine).is_none();
+        let bits = matches!(
+            self.function,
+            ZipFunction::And | ZipFunction::Or | ZipFunction::Xor
+        );
+        if bits {
+            return cost::moving(machine, 1.0, y, &reads);
+        }
+        let operations = self.function.operations(y.dtype, scalar);
+        let (operations, dtype) = if operations > 1.0 {
+            cost::in_f32(operations, reads.len(), y.dtype)
+        } else {
+            (operations, y.dtype)
+        };
+        cost::elementwise(machine, dtype, operations, y, &reads)
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in ZipFunction::ALL {
+            for dtype in dtypes(function.kinds()) {
+                let same = dense(dtype, &[2, 33]);
+                let one = Some(Number::Int(1));
+                samples.push((
+                    Self {
+                        function,
+                        value: None,
+                    },
+                    vec![same.clone(); 3],
+                ));
+                samples.push((
+                    Self {
+                        function,
+                        value: one,
+                    },
+                    vec![same; 2],
+                ));
+            }
+        }
+        // A row that repeats.
+        let mut row = dense(DType::Bf16, &[4, 16]);
+        row.strides[0] = 0;
+        let matrix = dense(DType::Bf16, &[4, 16]);
+        let function = ZipFunction::Add;
+        samples.push((
+            Self {
+                function,
+                value: None,
+            },
+            vec![matrix.clone(), matrix, row],
+        ));
+        samples
     }
 }
 
@@ -263,10 +420,12 @@ impl InstrDef for MulAdd {
         vec![InstrInfo {
             mnemonic: "fma",
             family: "vector",
-            doc: "y = a * b + c",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = a b + c, rounded once.",
+            rules: Self::RULES,
+            stands_for: "Fused multiply-add of the SIMD unit. Tesla's 64 GFLOPS per core in f32 are 16 \
+                         such lanes; 32 lanes of bf16 follow from the width.",
+            confidence: Confidence::Inferred,
+            cost: PRICE,
         }]
     }
 
@@ -304,12 +463,18 @@ impl InstrDef for MulAdd {
         c.like(a)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, a, b, c] = operands else {
+            return Cost::default();
+        };
+        cost::elementwise(machine, y.dtype, 1.0, y, &[a, b, c])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let floats = dtypes(&[Kind::Float]);
+        floats
+            .map(|dtype| (Self {}, vec![dense(dtype, &[7, 9]); 4]))
+            .collect()
     }
 }
 
@@ -328,10 +493,11 @@ impl InstrDef for Clamp {
         vec![InstrInfo {
             mnemonic: "clamp",
             family: "vector",
-            doc: "y = min(max(x, low), high)",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = min(max(x, low), high).",
+            rules: Self::RULES,
+            stands_for: SIMD,
+            confidence: Confidence::Inferred,
+            cost: PRICE,
         }]
     }
 
@@ -364,12 +530,21 @@ impl InstrDef for Clamp {
         y.like(x)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, x] = operands else {
+            return Cost::default();
+        };
+        cost::elementwise(machine, x.dtype, 2.0, y, &[x])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let all = dtypes(&[Kind::Float, Kind::Int]);
+        let clamp = Self {
+            low: Number::Int(0),
+            high: Number::Int(100),
+        };
+        all.map(|dtype| (clamp.clone(), vec![dense(dtype, &[40, 2]); 2]))
+            .collect()
     }
 }
 
@@ -406,9 +581,10 @@ impl InstrDef for Compare {
             mnemonic: function.name(),
             family: "vector",
             doc: function.doc(),
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            rules: Self::RULES,
+            stands_for: SIMD,
+            confidence: Confidence::Inferred,
+            cost: PRICE,
         };
         CompareFunction::ALL.iter().map(info).collect()
     }
@@ -448,12 +624,40 @@ impl InstrDef for Compare {
         y.shaped_as(a)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, reads @ ..] = operands else {
+            return Cost::default();
+        };
+        let reads: Vec<&ViewType> = reads.iter().collect();
+        let dtype = reads.first().map_or(y.dtype, |a| a.dtype);
+        // The comparison, and narrowing its mask to bytes.
+        cost::elementwise(machine, dtype, 2.0, y, &reads)
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let mut samples = Vec::new();
+        for &function in CompareFunction::ALL {
+            for dtype in dtypes(&[Kind::Float, Kind::Int, Kind::Bool]) {
+                let (y, x) = (dense(DType::Bool, &[5, 6]), dense(dtype, &[5, 6]));
+                let one = Some(Number::Int(1));
+                let pair = vec![y.clone(), x.clone(), x.clone()];
+                samples.push((
+                    Self {
+                        function,
+                        value: None,
+                    },
+                    pair,
+                ));
+                samples.push((
+                    Self {
+                        function,
+                        value: one,
+                    },
+                    vec![y, x],
+                ));
+            }
+        }
+        samples
     }
 }
 
@@ -468,10 +672,13 @@ impl InstrDef for Select {
         vec![InstrInfo {
             mnemonic: "select",
             family: "vector",
-            doc: "y = mask ? a : b",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = a where the mask holds, else b.",
+            rules: Self::RULES,
+            stands_for: "Predicated instructions of the SIMD unit: Tesla mentions predication, not its \
+                         form.",
+            confidence: Confidence::Inferred,
+            cost: "SIMD: two operations per register of bytes, one to widen the mask, one to select. \
+                   Loads and stores: one access per vector, or granules of the gather engine.",
         }]
     }
 
@@ -509,12 +716,21 @@ impl InstrDef for Select {
         mask.shaped_as(a)
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y, mask, a, b] = operands else {
+            return Cost::default();
+        };
+        // Widening the mask, and the selection.
+        cost::moving(machine, 2.0, y, &[mask, a, b])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let of = |dtype| {
+            let x = dense(dtype, &[6, 11]);
+            let mask = dense(DType::Bool, &[6, 11]);
+            (Self {}, vec![x.clone(), mask, x.clone(), x])
+        };
+        DType::ALL.iter().map(|(dtype, _)| of(*dtype)).collect()
     }
 }
 
@@ -531,10 +747,11 @@ impl InstrDef for Fill {
         vec![InstrInfo {
             mnemonic: "fill",
             family: "vector",
-            doc: "y = value",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = value everywhere.",
+            rules: Self::RULES,
+            stands_for: "Stores of a vector register in a loop over the view.",
+            confidence: Confidence::Inferred,
+            cost: "Stores: one access per vector.",
         }]
     }
 
@@ -564,12 +781,20 @@ impl InstrDef for Fill {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y] = operands else {
+            return Cost::default();
+        };
+        cost::moving(machine, 0.0, y, &[])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let fixed = DType::ALL.iter().map(|(dtype, _)| *dtype);
+        let fixed = fixed.filter(|dtype| dtype.class() != Class::Configurable);
+        let value = Number::Int(1);
+        fixed
+            .map(|dtype| (Self { value }, vec![dense(dtype, &[3, 8, 2])]))
+            .collect()
     }
 }
 
@@ -589,10 +814,11 @@ impl InstrDef for Iota {
         vec![InstrInfo {
             mnemonic: "iota",
             family: "vector",
-            doc: "y = start + step * index",
-            stands_for: "",
-            confidence: Confidence::Proposed,
-            cost: "",
+            doc: "y = start + step i, i being the index along one dimension.",
+            rules: Self::RULES,
+            stands_for: "Additions in the SIMD unit, started from the integer side, which makes addresses.",
+            confidence: Confidence::Inferred,
+            cost: PRICE,
         }]
     }
 
@@ -634,11 +860,18 @@ impl InstrDef for Iota {
         y.written()
     }
 
-    fn cost(&self, _operands: &[ViewType], _machine: &Machine) -> Cost {
-        Cost::default()
+    fn cost(&self, operands: &[ViewType], machine: &Machine) -> Cost {
+        let [y] = operands else {
+            return Cost::default();
+        };
+        cost::elementwise(machine, y.dtype, 1.0, y, &[])
     }
 
     fn samples() -> Vec<(Self, Vec<ViewType>)> {
-        Vec::new()
+        let counted = dtypes(&[Kind::Int]).chain([DType::F32]);
+        let iota = Self { axis: 1, step: -2 };
+        counted
+            .map(|dtype| (iota.clone(), vec![dense(dtype, &[2, 4, 8])]))
+            .collect()
     }
 }
