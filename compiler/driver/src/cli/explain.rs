@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// Breaks a text into lines of at most `width` letters, between words.
-fn wrap(text: &str, width: usize) -> String {
+pub(super) fn wrap(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let fits = |line: &String| line.chars().count() + 1 + word.chars().count() <= width;

@@ -10,6 +10,7 @@ mod eval;
 mod explain;
 mod files;
 mod fmt;
+mod instructions;
 mod machine;
 mod ops;
 mod opt;

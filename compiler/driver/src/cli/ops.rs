@@ -9,24 +9,36 @@ use dojoc_ir::ops::{GradCx, NoGrad, Op, Sample, TypeError};
 use dojoc_ir::types::Type;
 use serde_json::json;
 
-use super::{Outcome, console};
+use super::{Outcome, console, instructions};
 
 /// Arguments of `dojoc ops`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Op to document, in full.
+    /// Op or instruction to document, in full.
     name: Option<String>,
+    /// The level it is of; without a name, all of this level are listed.
+    #[arg(long, value_enum)]
+    level: Option<Level>,
     /// List the ONNX operators that can be imported instead.
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long, conflicts_with_all = ["name", "level"])]
     onnx: bool,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }
 
+/// Level of what is documented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// Ops on tensors (default).
+    Graph,
+    /// Instructions of a core.
+    Program,
+}
+
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     /// For people.
     Human,
     /// One object per line.
@@ -112,6 +124,15 @@ fn gradient_kind(sample: &Sample) -> usize {
 pub fn run(args: &Args) -> Outcome {
     if args.onnx {
         return console::print(&onnx_table(args.format));
+    }
+    let is_op = |name: &str| Op::names().any(|op| op == name);
+    let of_program = match (args.level, args.name.as_deref()) {
+        (Some(level), _) => level == Level::Program,
+        // A name that only an instruction has is one.
+        (None, name) => name.is_some_and(|name| !is_op(name) && instructions::has(name)),
+    };
+    if of_program {
+        return instructions::run(args.name.as_deref(), args.format);
     }
     let samples = Op::samples();
     if let Some(name) = &args.name {

@@ -485,7 +485,7 @@ macro_rules! instr_struct {
                 vec![$($crate::attr::AttrSpec {
                     name: stringify!($field),
                     kind: <$ty as $crate::attr::AttrField>::kind(),
-                    doc: concat!($($fdoc, " ",)+).trim_ascii(),
+                    doc: concat!($($fdoc),+).trim_ascii(),
                 },)*]
             }
 
@@ -564,7 +564,7 @@ macro_rules! function_struct {
                 vec![$($crate::attr::AttrSpec {
                     name: stringify!($field),
                     kind: <$ty as $crate::attr::AttrField>::kind(),
-                    doc: concat!($($fdoc, " ",)+).trim_ascii(),
+                    doc: concat!($($fdoc),+).trim_ascii(),
                 },)*]
             }
 
