@@ -3,7 +3,8 @@
 //! `tests/filetests/<folder>/<name>.dojo` starts with a comment that is a command, one of
 //!
 //! - `// parse`: the text printed again, or what is wrong with it;
-//! - `// verify`: `ok`, or the broken rules;
+//! - `// verify`: `ok`, or the broken rules; a program is verified for the built-in machine of the
+//!   name it gives;
 //! - `// opt --pass P [--pass Q]... [--fuel N] [--precision bf16] [--keep-precision NAME]...
 //!   [--fold-bytes N]`: the text after the passes. Values are validated on the way.
 //!
@@ -17,6 +18,8 @@ use dojoc_compiler::pass::{Precision, Run, RunOptions, Validation};
 use dojoc_compiler::pipeline;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Place};
 use dojoc_ir::graph::{Module, parse, verify};
+use dojoc_ir::level::Level as _;
+use dojoc_ir::program::{self, Program};
 use walkdir::WalkDir;
 
 /// Where the filetests are.
@@ -100,17 +103,39 @@ pub fn output(text: &str) -> Result<String, String> {
         .ok_or("the first line is not a `// command`")?;
     let words: Vec<&str> = command.split_whitespace().collect();
     match words.split_first() {
-        Some((&"parse", [])) => Ok(match parse(text) {
-            Ok((module, _)) => module.to_string(),
-            Err(errors) => render(text, &errors),
-        }),
-        Some((&"verify", [])) => Ok(match verified(text) {
-            Ok(_) => "ok\n".to_owned(),
-            Err(errors) => render(text, &errors),
-        }),
+        Some((&"parse", [])) => {
+            let printed = match level(text) {
+                Program::NAME => program::parse(text).map(|(program, _)| program.to_string()),
+                _ => parse(text).map(|(module, _)| module.to_string()),
+            };
+            Ok(printed.unwrap_or_else(|errors| render(text, &errors)))
+        }
+        Some((&"verify", [])) => {
+            let result = match level(text) {
+                Program::NAME => verified_program(text).map(drop),
+                _ => verified(text).map(drop),
+            };
+            let ok = result.map(|()| "ok\n".to_owned());
+            Ok(ok.unwrap_or_else(|errors| render(text, &errors)))
+        }
         Some((&"opt", arguments)) => optimise(text, arguments),
         _ => Err(format!("there is no command `{command}`")),
     }
+}
+
+/// The level that the header names, empty without one.
+fn level(text: &str) -> &str {
+    let header = text.lines().find_map(|line| line.strip_prefix("dojo "));
+    let word = header.and_then(|rest| rest.split_whitespace().next());
+    word.unwrap_or_default()
+}
+
+fn verified_program(text: &str) -> Result<Program, Diagnostics> {
+    let (program, map) = program::parse(text)?;
+    let machine = program.builtin_machine()?;
+    let violations = program::verify::verify(&program, &machine).into_iter();
+    let diagnostics = violations.map(|v| v.into_diagnostic(&program, Some(&map)));
+    Diagnostics(diagnostics.collect()).ok(program)
 }
 
 fn verified(text: &str) -> Result<Module, Diagnostics> {

@@ -135,20 +135,32 @@ impl IndexExpr {
         }
     }
 
-    /// Whether operands come first, tables exist, and there are at most [`MAX_INDEX_NODES`] nodes.
+    /// Whether tables exist, there are at most [`MAX_INDEX_NODES`] nodes, and they are a tree in
+    /// postorder: operands come first, and each node but the last is the operand of one other.
     pub fn is_well_formed(&self, tables: &PrimaryMap<TableId, Table>) -> bool {
-        let ok = |(at, node): (usize, &IndexNode)| match *node {
-            IndexNode::Const(_) | IndexNode::Coordinate(_) => true,
-            IndexNode::Add(a, b)
-            | IndexNode::Sub(a, b)
-            | IndexNode::Mul(a, b)
-            | IndexNode::Div(a, b)
-            | IndexNode::Mod(a, b)
-            | IndexNode::Min(a, b)
-            | IndexNode::Max(a, b) => (a as usize) < at && (b as usize) < at,
-            IndexNode::Table(table, a) => (a as usize) < at && tables.get(table).is_some(),
-        };
-        (1..=MAX_INDEX_NODES).contains(&self.nodes.len()) && self.nodes.iter().enumerate().all(ok)
+        if !(1..=MAX_INDEX_NODES).contains(&self.nodes.len()) {
+            return false;
+        }
+        // Nodes that no other node has taken yet.
+        let mut open: Vec<u32> = vec![];
+        for (at, node) in self.nodes.iter().enumerate() {
+            let fits = match *node {
+                IndexNode::Const(_) | IndexNode::Coordinate(_) => true,
+                IndexNode::Add(a, b)
+                | IndexNode::Sub(a, b)
+                | IndexNode::Mul(a, b)
+                | IndexNode::Div(a, b)
+                | IndexNode::Mod(a, b)
+                | IndexNode::Min(a, b)
+                | IndexNode::Max(a, b) => open.pop() == Some(b) && open.pop() == Some(a),
+                IndexNode::Table(table, a) => open.pop() == Some(a) && tables.get(table).is_some(),
+            };
+            if !fits {
+                return false;
+            }
+            open.push(at as u32);
+        }
+        open.len() == 1
     }
 
     /// Whether the value may differ between cores of a region (or ports or branches of a family).
@@ -259,5 +271,9 @@ mod tests {
             nodes: vec![IndexNode::Add(0, 0)],
         };
         assert!(!cyclic.is_well_formed(&tables));
+        let shared = IndexExpr {
+            nodes: vec![IndexNode::Const(1), IndexNode::Add(0, 0)],
+        };
+        assert!(!shared.is_well_formed(&tables));
     }
 }

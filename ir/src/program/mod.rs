@@ -61,10 +61,13 @@ mod affine;
 pub mod container;
 mod index;
 pub mod instr;
+mod level;
 pub mod parse;
 mod print;
 pub mod recipe;
 mod region;
+#[cfg(test)]
+mod text_tests;
 pub mod verify;
 mod view;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dojoc_grammar as g;
 use dojoc_grammar::{BinaryOp, ExprId, ExprKind};
 
+use super::fields::all;
 use super::{Context, Symbol};
 use crate::codes;
 use crate::program::print::COORDINATES;
@@ -29,6 +30,10 @@ impl<'t> Context<'t> {
     pub(super) fn index(&self, id: ExprId, counters: &Counters<'t>) -> Option<IndexExpr> {
         let mut nodes = vec![];
         self.index_nodes(id, counters, &mut nodes, 0)?;
+        if nodes.len() > MAX_INDEX_NODES {
+            let message = format!("an index expression has at most {MAX_INDEX_NODES} parts");
+            return self.error(codes::BAD_DECLARATION, self.tree[id].span, message);
+        }
         Some(IndexExpr { nodes })
     }
 
@@ -41,9 +46,12 @@ impl<'t> Context<'t> {
         depth: usize,
     ) -> Option<u32> {
         let span = self.tree[id].span;
-        if depth > MAX_DEPTH || nodes.len() >= MAX_INDEX_NODES {
-            let message = format!("an index expression has at most {MAX_INDEX_NODES} parts");
-            return self.error(codes::BAD_DECLARATION, span, message);
+        if depth > MAX_DEPTH {
+            return self.error(
+                codes::BAD_DECLARATION,
+                span,
+                "the expression is nested too deeply",
+            );
         }
         let node = match self.tree[id].kind {
             ExprKind::Int(value) => IndexNode::Const(value),
@@ -79,9 +87,9 @@ impl<'t> Context<'t> {
                         return self.error(codes::BAD_DECLARATION, span, message);
                     }
                 };
-                let a = self.index_nodes(lhs, counters, nodes, depth + 1)?;
-                let b = self.index_nodes(rhs, counters, nodes, depth + 1)?;
-                make(a, b)
+                let a = self.index_nodes(lhs, counters, nodes, depth + 1);
+                let b = self.index_nodes(rhs, counters, nodes, depth + 1);
+                make(a?, b?)
             }
             ExprKind::Call { name, args } => {
                 return self.index_call(
@@ -118,8 +126,9 @@ impl<'t> Context<'t> {
                 IndexNode::Coordinate(Coordinate::Dim(self.dim(id, name)?))
             }
             ("mod" | "min" | "max", [a, b]) => {
-                let a = self.index_nodes(*a, counters, nodes, depth + 1)?;
-                let b = self.index_nodes(*b, counters, nodes, depth + 1)?;
+                let a = self.index_nodes(*a, counters, nodes, depth + 1);
+                let b = self.index_nodes(*b, counters, nodes, depth + 1);
+                let (a, b) = (a?, b?);
                 match name {
                     "mod" => IndexNode::Mod(a, b),
                     "min" => IndexNode::Min(a, b),
@@ -131,7 +140,7 @@ impl<'t> Context<'t> {
                     let message = "expected `at(@table, index)`";
                     return self.error(codes::BAD_DECLARATION, span, message);
                 };
-                let table = self.symbol(&symbol, "table", |symbol| match symbol {
+                let table = self.symbol(&symbol, "a table", |symbol| match symbol {
                     Symbol::Table(id) => Some(id),
                     _ => None,
                 })?;
@@ -192,13 +201,17 @@ impl<'t> Context<'t> {
                 op: BinaryOp::Add,
                 lhs,
                 rhs,
-            } => get(lhs)?.add(&get(rhs)?),
+            } => {
+                let (a, b) = (get(lhs), get(rhs));
+                a?.add(&b?)
+            }
             ExprKind::Binary {
                 op: BinaryOp::Sub,
                 lhs,
                 rhs,
             } => {
-                let (a, b) = (get(lhs)?, get(rhs)?);
+                let (a, b) = (get(lhs), get(rhs));
+                let (a, b) = (a?, b?);
                 b.scale(-1).and_then(|b| a.add(&b))
             }
             ExprKind::Binary {
@@ -206,7 +219,8 @@ impl<'t> Context<'t> {
                 lhs,
                 rhs,
             } => {
-                let (a, b) = (get(lhs)?, get(rhs)?);
+                let (a, b) = (get(lhs), get(rhs));
+                let (a, b) = (a?, b?);
                 match (a.as_constant(), b.as_constant()) {
                     (Some(factor), _) => b.scale(factor),
                     (_, Some(factor)) => a.scale(factor),
@@ -280,7 +294,7 @@ impl<'t> Context<'t> {
                 self.error(codes::BAD_TYPE, self.tree[*arg].span, message)
             }
         };
-        Some((dtype, args.iter().map(extent).collect::<Option<_>>()?))
+        Some((dtype, all(args, extent)?))
     }
 
     /// A type whose extents are affine expressions.
@@ -290,7 +304,7 @@ impl<'t> Context<'t> {
         variables: &Variables<'t>,
     ) -> Option<(DType, Vec<Affine>)> {
         let (dtype, args) = self.ty_parts(id)?;
-        let extents = args.iter().map(|arg| self.affine(*arg, variables));
-        Some((dtype, extents.collect::<Option<_>>()?))
+        let extents = all(args, |arg| self.affine(*arg, variables))?;
+        Some((dtype, extents))
     }
 }

@@ -69,6 +69,12 @@ impl<'c, 't> Fields<'c, 't> {
     }
 }
 
+/// `read` of all items, so that the mistakes of each are reported; `None` if one has a mistake.
+pub(super) fn all<'i, I, T>(items: &'i [I], read: impl Fn(&'i I) -> Option<T>) -> Option<Vec<T>> {
+    let results: Vec<Option<T>> = items.iter().map(read).collect();
+    results.into_iter().collect()
+}
+
 impl<'t> Context<'t> {
     fn expected<T>(&self, id: ExprId, what: &str) -> Option<T> {
         self.error(
@@ -116,18 +122,15 @@ impl<'t> Context<'t> {
     }
 
     pub(super) fn ints(&self, id: ExprId) -> Option<Vec<i64>> {
-        self.list(id)?.iter().map(|item| self.int(*item)).collect()
+        all(self.list(id)?, |item| self.int(*item))
     }
 
     pub(super) fn uints(&self, id: ExprId) -> Option<Vec<u64>> {
-        self.list(id)?.iter().map(|item| self.uint(*item)).collect()
+        all(self.list(id)?, |item| self.uint(*item))
     }
 
     pub(super) fn smalls(&self, id: ExprId) -> Option<Vec<u32>> {
-        self.list(id)?
-            .iter()
-            .map(|item| self.small(*item))
-            .collect()
+        all(self.list(id)?, |item| self.small(*item))
     }
 
     /// One of the words of a list like [`RouteRule::ALL`](crate::program::RouteRule::ALL).
@@ -149,26 +152,26 @@ impl<'t> Context<'t> {
     ) -> Option<T> {
         match self.tree[id].kind {
             ExprKind::Symbol(name) => self.symbol(&name, kind, pick),
-            _ => self.expected(id, &format!("the name of a `{kind}`, `@name`")),
+            _ => self.expected(id, &format!("the name of {kind}, `@name`")),
         }
     }
 
     pub(super) fn region(&self, id: ExprId) -> Option<RegionId> {
-        self.reference(id, "cores", |symbol| match symbol {
+        self.reference(id, "a set of cores", |symbol| match symbol {
             Symbol::Region(id) => Some(id),
             _ => None,
         })
     }
 
     pub(super) fn family_of(&self, id: ExprId) -> Option<FamilyId> {
-        self.reference(id, "channel", |symbol| match symbol {
+        self.reference(id, "a channel", |symbol| match symbol {
             Symbol::Family(id) => Some(id),
             _ => None,
         })
     }
 
     pub(super) fn dram_of(&self, id: ExprId) -> Option<DramId> {
-        self.reference(id, "dram", |symbol| match symbol {
+        self.reference(id, "a DRAM region", |symbol| match symbol {
             Symbol::Dram(id) => Some(id),
             _ => None,
         })
@@ -176,11 +179,11 @@ impl<'t> Context<'t> {
 
     pub(super) fn tensors_of(&self, id: ExprId) -> Option<Vec<crate::program::TensorId>> {
         let tensor = |id: &ExprId| {
-            self.reference(*id, "tensor", |symbol| match symbol {
+            self.reference(*id, "a tensor", |symbol| match symbol {
                 Symbol::Tensor(id) => Some(id),
                 _ => None,
             })
         };
-        self.list(id)?.iter().map(tensor).collect()
+        all(self.list(id)?, tensor)
     }
 }

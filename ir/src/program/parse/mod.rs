@@ -3,6 +3,8 @@
 //! Every mistake of the text is reported with its place; what the verifier checks (bounds, channels,
 //! schedules) is left to it.
 
+mod compute;
+mod decl;
 mod expr;
 mod fields;
 mod recipe;
@@ -18,19 +20,16 @@ use std::sync::Arc;
 
 use dojoc_grammar as g;
 use dojoc_grammar::{Body, ExprKind, Tree};
-use expr::Counters;
 use fields::Fields;
 
 use super::{
-    CoreBox, DramId, DramRegion, Entry, EntryId, Family, FamilyId, IndexExpr, LocId, Place,
-    Program, Region, RegionId, Route, RouteOverride, RouteRule, Segment, SegmentId, Span, Table,
-    TableId, TensorId,
+    DramId, Entry, EntryId, FamilyId, LocId, Place, Program, Region, RegionId, Segment, SegmentId,
+    Table, TableId, TensorId,
 };
 use crate::codes;
 use crate::diag::{self, Diagnostic, Diagnostics, Loc};
 use crate::graph::closest;
 use crate::graph::text::{Exprs, syntax_errors};
-use crate::machine::CoreAddress;
 
 /// Where in the text the parts of a program stand, as byte ranges.
 pub type SourceMap = BTreeMap<Place, Range<usize>>;
@@ -103,15 +102,16 @@ impl Symbol {
         })
     }
 
+    /// Its kind with an article, for messages.
     fn kind(self) -> &'static str {
         match self {
-            Self::Region(_) => "cores",
-            Self::Table(_) => "table",
-            Self::Family(_) => "channel",
-            Self::Dram(_) => "dram",
-            Self::Tensor(_) => "tensor",
-            Self::Segment(_) => "segment",
-            Self::Entry(_) => "entry",
+            Self::Region(_) => "a set of cores",
+            Self::Table(_) => "a table",
+            Self::Family(_) => "a channel",
+            Self::Dram(_) => "a DRAM region",
+            Self::Tensor(_) => "a tensor",
+            Self::Segment(_) => "a segment",
+            Self::Entry(_) => "an entry",
         }
     }
 
@@ -183,7 +183,7 @@ impl<'t> Context<'t> {
                 Some(id) => Some(id),
                 None => {
                     let found = symbol.kind();
-                    let message = format!("expected a `{kind}`, but `@{text}` is a `{found}`");
+                    let message = format!("expected {kind}, but `@{text}` is {found}");
                     self.error(codes::UNKNOWN_NAME, name.span, message)
                 }
             },
@@ -191,7 +191,7 @@ impl<'t> Context<'t> {
                 let near = self.symbols.iter().filter(|(_, s)| pick(**s).is_some());
                 let near = closest(text, near.map(|(name, _)| *name));
                 let help = near.map(|near| format!("did you mean `@{near}`?"));
-                let message = format!("there is no `{kind}` of the name `@{text}`");
+                let message = format!("`@{text}` is not defined: expected {kind}");
                 self.error_help(codes::UNKNOWN_NAME, name.span, message, help)
             }
         }
@@ -452,7 +452,7 @@ impl<'t> Reader<'t> {
             symbol,
             Symbol::Region(_) | Symbol::Table(_) | Symbol::Dram(_) | Symbol::Entry(_)
         ) {
-            self.cx.no_loc(decl.locs, &format!("`{}`", symbol.kind()));
+            self.cx.no_loc(decl.locs, symbol.kind());
         }
     }
 
@@ -478,140 +478,5 @@ impl<'t> Reader<'t> {
                 .entry(loc)
                 .or_insert_with_key(|loc| locs.push(loc.clone())),
         )
-    }
-
-    fn family(&mut self, name: Arc<str>, decl: &g::Decl) -> Family {
-        let loc = self.loc(decl.locs);
-        let cx = &self.cx;
-        let known = [
-            "from",
-            "to",
-            "ports",
-            "peer",
-            "peer_port",
-            "branches",
-            "route",
-            "overrides",
-        ];
-        let fields = Fields::new(cx, "a channel", decl.symbol.span, decl.attrs, &known);
-        let region = |key| {
-            let id = fields.required(key).and_then(|e| cx.region(e));
-            id.unwrap_or_else(|| crate::entity::EntityId::from_index(0))
-        };
-        let index = |e| cx.index(e, &Counters::default());
-        let zero = || IndexExpr::constant(0);
-        let rule = fields
-            .get("route")
-            .and_then(|e| cx.one_of(e, &RouteRule::ALL));
-        let overrides = fields.get("overrides").and_then(|e| cx.overrides(e));
-        Family {
-            name,
-            from: region("from"),
-            to: region("to"),
-            ports: fields.get("ports").and_then(|e| cx.small(e)).unwrap_or(1),
-            peer: fields.required("peer").and_then(index).unwrap_or_else(zero),
-            peer_port: fields.get("peer_port").and_then(index).unwrap_or_else(zero),
-            branches: fields
-                .get("branches")
-                .and_then(|e| cx.small(e))
-                .unwrap_or(1),
-            route: Route {
-                rule: rule.unwrap_or_default(),
-                overrides: overrides.unwrap_or_default(),
-            },
-            loc,
-        }
-    }
-}
-
-impl<'t> Context<'t> {
-    fn dram(&self, name: Arc<str>, decl: &g::Decl) -> DramRegion {
-        let known = ["owners", "dip", "bytes", "readers"];
-        let fields = Fields::new(self, "a DRAM region", decl.symbol.span, decl.attrs, &known);
-        let dip = fields
-            .required("dip")
-            .and_then(|e| self.index(e, &Counters::default()));
-        DramRegion {
-            name,
-            owners: fields.get("owners").and_then(|e| self.region(e)),
-            dip: dip.unwrap_or_else(|| IndexExpr::constant(0)),
-            bytes: fields
-                .required("bytes")
-                .and_then(|e| self.uint(e))
-                .unwrap_or(0),
-            readers: fields
-                .get("readers")
-                .and_then(|e| self.small(e))
-                .unwrap_or(0),
-        }
-    }
-
-    fn boxes(&self, decl: &g::Decl) -> Option<Vec<CoreBox>> {
-        let boxes = self.list(decl.init?)?.iter().map(|item| {
-            let message = "expected `box(chips, rows, columns)`";
-            let ExprKind::Call { name, args } = self.tree[*item].kind else {
-                return self.error(codes::BAD_DECLARATION, self.tree[*item].span, message);
-            };
-            let [chips, rows, columns] = self.tree[args] else {
-                return self.error(codes::BAD_DECLARATION, self.tree[*item].span, message);
-            };
-            if &self.tree[name] != "box" {
-                return self.error(codes::BAD_DECLARATION, self.tree[*item].span, message);
-            }
-            let [chips, rows, columns] = [chips, rows, columns].map(|e| self.span(e));
-            Some(CoreBox {
-                chips: chips?,
-                rows: rows?,
-                columns: columns?,
-            })
-        });
-        boxes.collect()
-    }
-
-    /// A number, `[start, count]` or `[start, count, step]`.
-    fn span(&self, id: g::ExprId) -> Option<Span> {
-        let ExprKind::List(items) = self.tree[id].kind else {
-            return self.small(id).map(Span::one);
-        };
-        match self.tree[items] {
-            [start, count] => Some(Span::of(self.small(start)?, self.small(count)?)),
-            [start, count, step] => {
-                let (start, count) = (self.small(start)?, self.small(count)?);
-                let Ok(step) = i32::try_from(self.int(step)?) else {
-                    return self.error(
-                        codes::BAD_DECLARATION,
-                        self.tree[step].span,
-                        "a step has 32 bits",
-                    );
-                };
-                Some(Span { start, count, step })
-            }
-            _ => {
-                let message = "expected a number, `[start, count]` or `[start, count, step]`";
-                self.error(codes::BAD_DECLARATION, self.tree[id].span, message)
-            }
-        }
-    }
-
-    fn overrides(&self, id: g::ExprId) -> Option<Vec<RouteOverride>> {
-        let form = "expected `[sender, port, [[chip, row, column], ..]]`";
-        let wrong = |id: g::ExprId| self.error(codes::BAD_ATTRIBUTE, self.tree[id].span, form);
-        let site = |id: &g::ExprId| match self.list(*id)? {
-            [chip, row, column] => Some(CoreAddress {
-                chip: self.small(*chip)?,
-                row: self.small(*row)?,
-                column: self.small(*column)?,
-            }),
-            _ => self.error(codes::BAD_ATTRIBUTE, self.tree[*id].span, form),
-        };
-        let item = |id: &g::ExprId| match self.list(*id)? {
-            [sender, port, sites] => Some(RouteOverride {
-                sender: self.uint(*sender)?,
-                port: self.small(*port)?,
-                sites: self.list(*sites)?.iter().map(site).collect::<Option<_>>()?,
-            }),
-            _ => wrong(*id),
-        };
-        self.list(id)?.iter().map(item).collect()
     }
 }

@@ -4,7 +4,7 @@ use dojoc_grammar as g;
 use dojoc_grammar::Sigil;
 
 use super::expr::Counters;
-use super::fields::Fields;
+use super::fields::{Fields, all};
 use super::{Reader, Symbol, range};
 use crate::codes;
 use crate::program::{Entry, EntryId, MAX_LOOP_DEPTH, Place, Step};
@@ -43,10 +43,10 @@ impl<'t> Reader<'t> {
                 "call" => self.call(entry, stmt, counters),
                 "repeat" => self.repeat(id, entry, stmt, counters),
                 "probe" => {
-                    self.step_shape(stmt, Some("tensor"), "probe @name", 0);
+                    self.step_shape(stmt, true, "probe @name", 0);
                     self.cx.no_loc(stmt.locs, "`probe`");
                     Fields::new(&self.cx, "`probe`", stmt.op.span, stmt.attrs, &[]);
-                    let tensor = self.step_symbol(stmt, "tensor", |symbol| match symbol {
+                    let tensor = self.step_symbol(stmt, "a tensor", |symbol| match symbol {
                         Symbol::Tensor(id) => Some(id),
                         _ => None,
                     });
@@ -65,24 +65,18 @@ impl<'t> Reader<'t> {
     }
 
     fn call(&mut self, entry: &mut Entry, stmt: &g::Stmt, counters: &Counters<'t>) {
-        self.step_shape(
-            stmt,
-            Some("segment"),
-            "call @segment {on = @cores, row = [..]}",
-            0,
-        );
+        self.step_shape(stmt, true, "call @segment {on = @cores, row = [..]}", 0);
         let loc = self.loc(stmt.locs);
         let cx = &self.cx;
         let fields = Fields::new(cx, "`call`", stmt.op.span, stmt.attrs, &["on", "row"]);
-        let segment = self.step_symbol(stmt, "segment", |symbol| match symbol {
+        let segment = self.step_symbol(stmt, "a segment", |symbol| match symbol {
             Symbol::Segment(id) => Some(id),
             _ => None,
         });
         let on = fields.required("on").and_then(|e| cx.region(e));
-        let row = fields.required("row").and_then(|e| {
-            let row: Vec<_> = cx.list(e)?.iter().map(|e| cx.index(*e, counters)).collect();
-            row.into_iter().collect::<Option<Vec<_>>>()
-        });
+        let row = fields
+            .required("row")
+            .and_then(|e| all(cx.list(e)?, |e| cx.index(*e, counters)));
         if let (Some(segment), Some(on), Some(row)) = (segment, on, row) {
             entry.steps.push(Step::Call {
                 segment,
@@ -101,7 +95,7 @@ impl<'t> Reader<'t> {
         counters: &mut Counters<'t>,
     ) {
         let form = "repeat {count = n} ({ ^(%l : index) .. })";
-        self.step_shape(stmt, None, form, 1);
+        self.step_shape(stmt, false, form, 1);
         self.cx.no_loc(stmt.locs, "`repeat`");
         let fields = Fields::new(&self.cx, "`repeat`", stmt.op.span, stmt.attrs, &["count"]);
         let count = fields
@@ -171,11 +165,11 @@ impl<'t> Reader<'t> {
         Some(self.cx.text(&param.name))
     }
 
-    fn step_shape(&self, stmt: &g::Stmt, operand: Option<&str>, form: &str, regions: usize) {
+    fn step_shape(&self, stmt: &g::Stmt, operand: bool, form: &str, regions: usize) {
         let tree = self.cx.tree;
         let operands = match (&tree[stmt.operands], operand) {
-            ([one], Some(_)) => one.sigil == Sigil::Symbol,
-            (found, None) => found.is_empty(),
+            ([one], true) => one.sigil == Sigil::Symbol,
+            (found, false) => found.is_empty(),
             _ => false,
         };
         let plain = stmt.results.is_empty() && stmt.types.is_empty();

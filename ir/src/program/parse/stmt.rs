@@ -7,14 +7,13 @@ use super::fields::Fields;
 use super::segment::{Named, Scope};
 use super::{Reader, range};
 use crate::codes;
-use crate::diag::Diagnostic;
 use crate::entity::EntityId as _;
 use crate::graph::closest;
-use crate::program::instr::{self, Ref};
+use crate::program::instr::Ref;
 use crate::program::print::operand_type;
 use crate::program::{
-    Affine, BufferId, DramId, FamilyId, Inst, Instr, MAX_LOOP_DEPTH, Packing, Place, Segment,
-    SegmentId, Stmt, TokenId, Var, View, dense_strides,
+    Affine, BufferId, DramId, FamilyId, Inst, MAX_LOOP_DEPTH, Packing, Place, Segment, SegmentId,
+    Stmt, TokenId, Var, View, dense_strides,
 };
 use crate::types::DType;
 
@@ -408,131 +407,6 @@ impl<'t> Reader<'t> {
         })
     }
 
-    fn compute(&self, scope: &Scope<'t>, stmt: &g::Stmt) -> Option<Stmt> {
-        let (cx, tree) = (&self.cx, self.cx.tree);
-        let word = cx.text(&stmt.op);
-        let Some(schema) = Instr::schema(word) else {
-            return self.unknown(word, stmt);
-        };
-        // What the schema does not have may be a scalar; which ones there are depends on the rest.
-        let in_schema = |a: &g::Attr| schema.iter().any(|spec| spec.name == cx.text(&a.key));
-        let (attrs, others): (Vec<g::Attr>, Vec<g::Attr>) =
-            tree[stmt.attrs].iter().copied().partition(in_schema);
-        let operands = self.compute_operands(scope, stmt);
-        let attrs = cx.exprs.attrs(&attrs)?;
-        let instr = match Instr::parse(word, &attrs)? {
-            Ok(instr) => instr,
-            Err(error) => {
-                let culprit = tree[stmt.attrs]
-                    .iter()
-                    .find(|a| cx.text(&a.key) == error.attr);
-                let span = culprit.map_or(stmt.op.span, |a| a.span);
-                let message = format!("{word}: {}", error.message);
-                return cx.error(codes::BAD_ATTRIBUTE, span, message);
-            }
-        };
-        let scalars = self.scalars(scope, stmt, &instr, &others);
-        let operands = operands?;
-        let roles = instr.roles();
-        if roles.len() != operands.len() {
-            let names: Vec<&str> = roles.iter().map(|role| role.name).collect();
-            let (expected, found) = (roles.len(), operands.len());
-            let message = format!(
-                "{word}: expected {expected} operands ({}), found {found}",
-                names.join(", ")
-            );
-            return cx.error(codes::BAD_OPERANDS, stmt.span, message);
-        }
-        Some(Stmt::Compute {
-            instr,
-            operands,
-            scalars: scalars?,
-        })
-    }
-
-    fn compute_operands(&self, scope: &Scope<'t>, stmt: &g::Stmt) -> Option<Vec<Ref>> {
-        let (cx, tree) = (&self.cx, self.cx.tree);
-        if (stmt.results.len(), stmt.regions.len(), stmt.types.len()) != (0, 0, 0) {
-            let word = cx.text(&stmt.op);
-            let message = format!(
-                "expected `{word} %to, %from, ..`: an instruction has neither results nor types, \
-                 destinations are its first operands"
-            );
-            return cx.error(codes::BAD_STRUCTURE, stmt.span, message);
-        }
-        let operands = tree[stmt.operands]
-            .iter()
-            .map(|operand| match operand.sigil {
-                Sigil::Value => self.operand(scope, &operand.name),
-                Sigil::Symbol => {
-                    let message = "operands of a compute instruction are buffers and views";
-                    cx.error(codes::BAD_STRUCTURE, operand.name.span, message)
-                }
-            });
-        // All of them, so that each unknown name is reported.
-        let operands: Vec<Option<Ref>> = operands.collect();
-        operands.into_iter().collect()
-    }
-
-    fn scalars(
-        &self,
-        scope: &Scope<'t>,
-        stmt: &g::Stmt,
-        instr: &Instr,
-        attrs: &[g::Attr],
-    ) -> Option<Vec<Affine>> {
-        let cx = &self.cx;
-        let (word, names) = (instr.mnemonic(), instr.scalars());
-        let mut complete = true;
-        for attr in attrs {
-            let key = cx.text(&attr.key);
-            if !names.contains(&key) {
-                let schema = Instr::schema(word).unwrap_or_default();
-                let mut known: Vec<&str> = schema.iter().map(|spec| spec.name).collect();
-                known.extend(&names);
-                let help = closest(key, known.iter().copied());
-                let help = help.map(|near| format!("did you mean `{near}`?"));
-                let has = match known.as_slice() {
-                    [] => "it has none".to_owned(),
-                    _ => format!("it has {}", known.join(", ")),
-                };
-                let message = format!("`{word}` has no attribute `{key}`: {has}");
-                cx.error_help::<()>(codes::BAD_ATTRIBUTE, attr.span, message, help);
-                complete = false;
-            }
-        }
-        let scalar = |name: &&str| match attrs.iter().find(|a| cx.text(&a.key) == *name) {
-            Some(attr) => cx.affine(attr.value, &scope.variables),
-            None => {
-                let message = format!("`{word}` needs the scalar `{name}`");
-                cx.error(codes::BAD_ATTRIBUTE, stmt.op.span, message)
-            }
-        };
-        let scalars: Vec<Option<Affine>> = names.iter().map(scalar).collect();
-        scalars
-            .into_iter()
-            .collect::<Option<_>>()
-            .filter(|_| complete)
-    }
-
-    fn unknown<T>(&self, word: &str, stmt: &g::Stmt) -> Option<T> {
-        let infos = instr::infos();
-        let known = infos.iter().map(|info| info.mnemonic).chain(["view"]);
-        let mut diagnostic = Diagnostic::input(
-            codes::UNKNOWN_OP,
-            format!("there is no instruction `{word}`"),
-        )
-        .at_span(range(stmt.op.span));
-        if let Some(near) = closest(word, known) {
-            diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
-        } else if ["buffer", "token"].contains(&word) {
-            diagnostic =
-                diagnostic.help(format!("a `{word}` stands in the segment, not in a stream"));
-        }
-        self.cx.errors.borrow_mut().push(diagnostic);
-        None
-    }
-
     /// What a name stands for, if it is of the kind wanted.
     fn named(
         &self,
@@ -558,7 +432,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn operand(&self, scope: &Scope<'t>, name: &g::Name) -> Option<Ref> {
+    pub(super) fn operand(&self, scope: &Scope<'t>, name: &g::Name) -> Option<Ref> {
         let pick = |named| matches!(named, Named::Buffer(_) | Named::View(_));
         match self.named(scope, name, "a buffer or view", pick)? {
             Named::Buffer(buffer) => Some(Ref::Buffer(buffer)),
@@ -577,16 +451,17 @@ impl<'t> Reader<'t> {
     }
 
     fn family_operand(&self, name: &g::Name) -> Option<FamilyId> {
-        self.cx.symbol(name, "channel", |symbol| match symbol {
+        self.cx.symbol(name, "a channel", |symbol| match symbol {
             super::Symbol::Family(id) => Some(id),
             _ => None,
         })
     }
 
     fn dram_operand(&self, name: &g::Name) -> Option<DramId> {
-        self.cx.symbol(name, "dram", |symbol| match symbol {
-            super::Symbol::Dram(id) => Some(id),
-            _ => None,
-        })
+        self.cx
+            .symbol(name, "a DRAM region", |symbol| match symbol {
+                super::Symbol::Dram(id) => Some(id),
+                _ => None,
+            })
     }
 }

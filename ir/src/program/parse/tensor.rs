@@ -6,7 +6,7 @@ use dojoc_grammar as g;
 use dojoc_grammar::{ExprId, ExprKind};
 
 use super::expr::{Counters, Variables};
-use super::fields::Fields;
+use super::fields::{Fields, all};
 use super::{Context, Reader};
 use crate::codes;
 use crate::program::{
@@ -20,12 +20,9 @@ impl<'t> Reader<'t> {
         let cx = &self.cx;
         let ty = decl.ty.and_then(|ty| cx.affine_type(ty, &Variables::new()));
         let (dtype, shape) = ty.unwrap_or((DType::F32, vec![]));
-        let shards = decl.init.and_then(|init| {
-            let shards = cx.list(init)?.iter().map(|item| cx.shard(*item, dtype));
-            // All of them, so that the mistakes of each are reported.
-            let shards: Vec<Option<Shard>> = shards.collect();
-            shards.into_iter().collect::<Option<Vec<Shard>>>()
-        });
+        let shards = decl
+            .init
+            .and_then(|init| all(cx.list(init)?, |item| cx.shard(*item, dtype)));
         let kind = cx.tensor_kind(decl);
         TensorDecl {
             name,
@@ -141,6 +138,6 @@ impl<'t> Context<'t> {
                 self.error(codes::BAD_DECLARATION, self.tree[*id].span, message)
             }
         };
-        self.list(id)?.iter().map(pair).collect()
+        all(self.list(id)?, pair)
     }
 }
