@@ -9,13 +9,13 @@ use dojoc_ir::graph::eval::{self, States};
 use dojoc_ir::graph::{FuncId, Function, ValueDef, ValueId, closest};
 use dojoc_ir::scalar::Scalar;
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::types::DType;
+use dojoc_ir::types::{DType, Type};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64;
 
 use crate::codes;
 use crate::error::{Error, Result};
-use crate::module::Module;
+use crate::module::{Module, Signature};
 use crate::tensor::TensorView;
 
 /// Tensors by name, in the order of the function's outputs or of the request.
@@ -257,21 +257,36 @@ impl Evaluator {
     /// gives the same values everywhere.
     pub fn random_inputs(&self, seed: u64) -> NamedTensors {
         let func = self.function();
-        let mut rng = Pcg64::seed_from_u64(seed);
-        let inputs = func.inputs().iter().enumerate().map(|(position, value)| {
-            let ty = func.ty(*value);
-            let shape: Vec<u64> = ty.dims().iter().map(|d| d.max_extent()).collect();
-            let count = shape.iter().product::<u64>();
-            let values = (0..count).map(|_| match ty.dtype {
-                DType::F64 => Scalar::F64(rng.random_range(-1.0..1.0)),
-                dtype if dtype.is_float() => Scalar::F32(rng.random_range(-1.0..1.0)),
-                _ => Scalar::Int(i128::from(rng.random_range(0..2u8))),
-            });
-            let tensor = Tensor::from_scalars(ty.dtype, &shape, values);
-            (func.input_name(position), tensor)
-        });
-        NamedTensors(inputs.collect())
+        let inputs = func.inputs().iter().enumerate();
+        random(
+            inputs.map(|(position, value)| (func.input_name(position), func.ty(*value))),
+            seed,
+        )
     }
+}
+
+impl Signature {
+    /// Random inputs, as [`Evaluator::random_inputs`] gives them.
+    pub fn random_inputs(&self, seed: u64) -> NamedTensors {
+        let inputs = self.inputs.iter();
+        random(inputs.map(|port| (port.name.clone(), &port.ty)), seed)
+    }
+}
+
+fn random<'t>(inputs: impl Iterator<Item = (Arc<str>, &'t Type)>, seed: u64) -> NamedTensors {
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let inputs = inputs.map(|(name, ty)| {
+        let shape: Vec<u64> = ty.dims().iter().map(|d| d.max_extent()).collect();
+        let count = shape.iter().product::<u64>();
+        let values = (0..count).map(|_| match ty.dtype {
+            DType::F64 => Scalar::F64(rng.random_range(-1.0..1.0)),
+            dtype if dtype.is_float() => Scalar::F32(rng.random_range(-1.0..1.0)),
+            _ => Scalar::Int(i128::from(rng.random_range(0..2u8))),
+        });
+        let tensor = Tensor::from_scalars(ty.dtype, &shape, values);
+        (name, tensor)
+    });
+    NamedTensors(inputs.collect())
 }
 
 fn no_input(func: &str, name: &str, names: &[Arc<str>]) -> Error {

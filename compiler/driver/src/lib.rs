@@ -2,7 +2,7 @@
 //!
 //! A [`Module`] is read from an ONNX file or from text; an [`Evaluator`] runs it as the ops'
 //! definitions say. Nothing here panics on wrong input: every failure is an [`Error`] with
-//! diagnostics, each with a stable code. There is no global state, and all types can be sent to
+//! diagnostics, each with a stable code. Programs for the machine are in [`program`]. There is no global state, and all types can be sent to
 //! and shared between threads.
 //!
 //! ```
@@ -37,6 +37,7 @@ mod error;
 mod evaluator;
 mod module;
 mod options;
+pub mod program;
 pub mod render;
 mod sniff;
 mod target;

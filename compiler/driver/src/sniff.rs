@@ -20,6 +20,7 @@ const MAGIC: &[(&[u8], &str)] = &[
         "a zip archive (a PyTorch checkpoint, `.pt2` or `.npz`?)",
     ),
     (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89DJX", "an executable of dojoc (see `dojoc run`)"),
     (b"\x89HDF\r\n", "an HDF5 file (a Keras model?)"),
     (b"\x80\x02", "a Python pickle (a PyTorch checkpoint?)"),
     (b"\x80\x04", "a Python pickle"),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use dojoc_ir::codes::{BAD_CHANNEL, BAD_OPERANDS, CHANNEL_BALANCE};
+use dojoc_ir::codes::{BAD_CHANNEL, BAD_OPERANDS, CHANNEL_BALANCE, STREAM_RACE};
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::{FamilyId, IndexEnv, Program};
@@ -43,6 +43,16 @@ pub struct End {
     pub receiver: CoreAddress,
     /// Slots, the oldest first.
     pub slots: VecDeque<Slot>,
+    /// The last `post`, receive and send, each with the number of its core's call.
+    last: [Option<(u32, Mark)>; 3],
+}
+
+/// The operations of a channel, each of which happens in one order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    Post,
+    Receive,
+    Send,
 }
 
 /// The channels of a family.
@@ -126,6 +136,7 @@ impl Channels {
                         sender,
                         receiver,
                         slots: VecDeque::new(),
+                        last: [None; 3],
                     });
                     ends.push(end);
                 }
@@ -188,6 +199,28 @@ impl Run<'_> {
         fault(self.program, here.core, &here.mark, BAD_CHANNEL, &what)
     }
 
+    /// Checks that a core's operations of one kind on a channel are ordered by tokens.
+    fn in_order(
+        &mut self,
+        here: &Here,
+        end: EndId,
+        operation: Operation,
+        access: &Access,
+    ) -> Result<(), Diagnostic> {
+        let last = &mut self.channels.ends[end].last[operation as usize];
+        let before = last.replace((access.call, here.mark));
+        match before {
+            Some((call, other))
+                if call == access.call && !other.before(here.mark.stream, &access.clock) =>
+            {
+                let what = "no token orders this after another operation on the channel";
+                let found = fault(self.program, here.core, &here.mark, STREAM_RACE, what);
+                Err(found.note(note(self.program, here.core, &other, "the other:")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `post`
     pub fn post(
         &mut self,
@@ -215,6 +248,7 @@ impl Run<'_> {
                 found,
             )
         })?;
+        self.in_order(here, end, Operation::Post, access)?;
         self.call_mut(here.stream.core).slots.push((end, here.mark));
         self.channels.ends[end].slots.push_back(Slot {
             operand: slot,
@@ -244,6 +278,7 @@ impl Run<'_> {
         self.check_read(here, from, access)?;
         let message = self.sram(here.core, from)?.dense(from.at, &from.layout);
         for end in ends {
+            self.in_order(here, *end, Operation::Send, access)?;
             self.deliver(here, *end, &message)?;
         }
         Ok(Progress::Done)
@@ -296,6 +331,7 @@ impl Run<'_> {
             return Ok(Progress::Waits(Wait::Message(end)));
         }
         let (post, clock) = (oldest.post, oldest.clock);
+        self.in_order(here, end, Operation::Receive, access)?;
         self.channels.ends[end].slots.pop_front();
         let slots = &mut self.call_mut(here.stream.core).slots;
         if let Some(at) = slots.iter().position(|open| *open == (end, post)) {

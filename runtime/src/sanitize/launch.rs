@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use dojoc_ir::codes::{BAD_SCHEDULE, CANCELLED, CHANNEL_BALANCE, TOKEN_BALANCE};
+use dojoc_ir::codes::{BAD_SCHEDULE, CANCELLED, CHANNEL_BALANCE, SLOT_REUSED, TOKEN_BALANCE};
 use dojoc_ir::diag::{Diagnostic, Kind};
 use dojoc_ir::formats::random_bits;
 use dojoc_ir::machine::CoreAddress;
@@ -387,15 +387,19 @@ impl Run<'_> {
             }
             return Err(found);
         }
-        self.expire_buffers(address, number, &call);
-        Ok(())
+        self.expire_buffers(address, number, &call)
     }
 
     /// Content of buffers that do not outlive their call is gone.
-    fn expire_buffers(&mut self, address: CoreAddress, number: u32, call: &Call) {
+    fn expire_buffers(
+        &mut self,
+        address: CoreAddress,
+        number: u32,
+        call: &Call,
+    ) -> Result<(), Diagnostic> {
         let segment = &self.program.segments[call.segment];
         let Some(memory) = self.image.cores.get_mut(&address) else {
-            return;
+            return Ok(());
         };
         let env = dojoc_ir::program::Env {
             params: &call.row,
@@ -412,8 +416,18 @@ impl Run<'_> {
             let Some(range) = range.filter(|r| r.end <= self.sram_bytes) else {
                 continue;
             };
-            memory.expire(range, number, call.segment, id, buffer.role.live_in());
+            let destroyed = memory.expire(range, number, call.segment, id);
+            if let Some((byte, mark)) = destroyed {
+                let what = format!(
+                    "writes byte {byte}, which holds a state, through buffer %{}, whose role does \
+                     not keep it",
+                    buffer.name
+                );
+                let found = fault(self.program, address, &mark, SLOT_REUSED, &what);
+                return Err(found.help("give the buffer the role \"out\" or \"inout\""));
+            }
         }
+        Ok(())
     }
 
     /// Goes on with the schedule of a core up to its next call, or its end.

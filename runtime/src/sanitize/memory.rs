@@ -204,27 +204,30 @@ impl Memory {
         debug_assert_eq!(done, Ok(()));
     }
 
-    /// The end of a call for a buffer that does not outlive it: what was written through it, and,
-    /// where it `held` content from before the call that nobody keeps, that too, is gone.
+    /// The end of a call for a buffer that does not outlive it: what was written through it is gone.
+    /// Returns the first byte of a state that this destroys, with the write.
     pub fn expire(
         &mut self,
         range: Range<u64>,
         call: u32,
         segment: SegmentId,
         buffer: BufferId,
-        held: bool,
-    ) {
-        let done: Result<(), Infallible> = self.shadow.update(range, |_, cell| {
-            let mine = match cell.written(call) {
-                Some((_, through)) => through == Some(buffer),
-                None => held && cell.keep.is_none(),
+    ) -> Option<(u64, Mark)> {
+        let mut destroyed = None;
+        let done: Result<(), Infallible> = self.shadow.update(range, |range, cell| {
+            let Some((mark, through)) = cell.written(call) else {
+                return Ok(());
             };
-            if mine && cell.content == Content::There {
+            if through == Some(buffer) && cell.content == Content::There {
                 cell.content = Content::Gone(segment, buffer);
+                if cell.keep == Some(Keep::State) && destroyed.is_none() {
+                    destroyed = Some((range.start, mark));
+                }
             }
             Ok(())
         });
         let Ok(()) = done;
+        destroyed
     }
 
     /// The host writes a view.

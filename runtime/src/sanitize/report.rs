@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dojoc_ir::codes::{BAD_PLACEMENT, SLOT_OWNED, SLOT_REUSED, STREAM_RACE, UNINITIALISED};
+use dojoc_ir::codes::{SLOT_OWNED, SLOT_REUSED, STREAM_RACE, UNINITIALISED};
 use dojoc_ir::diag::{Diagnostic, Place};
 use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::{BufferId, Inst, Program, SegmentId, Unit};
@@ -144,7 +144,7 @@ pub fn conflict(
         .note(note(program, core, &post, "posted by"))
         .help("wait for the message with `recv` first"),
         Conflict::Weight => fault(
-            BAD_PLACEMENT,
+            SLOT_REUSED,
             format!("writes {operand}, but {here} holds a weight, which runs must not change"),
         ),
     }

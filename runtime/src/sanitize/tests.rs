@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dojoc_ir::codes::{
-    BAD_CHANNEL, BAD_DRAM, BAD_OPERANDS, BAD_PLACEMENT, CANCELLED, CHANNEL_BALANCE, MISALIGNED,
-    OUT_OF_BOUNDS, SLOT_OWNED, SLOT_REUSED, SRAM_EXCEEDED, STREAM_RACE, TOKEN_BALANCE,
-    UNINITIALISED, WRONG_UNIT,
+    BAD_CHANNEL, BAD_DRAM, BAD_OPERANDS, CANCELLED, CHANNEL_BALANCE, MISALIGNED, OUT_OF_BOUNDS,
+    SLOT_OWNED, SLOT_REUSED, SRAM_EXCEEDED, STREAM_RACE, TOKEN_BALANCE, UNINITIALISED, WRONG_UNIT,
 };
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::program::recipe::NoSources;
@@ -407,10 +406,61 @@ fn weights_do_not_change() {
     let text = |body: &str| format!("{weight} {}", vector(a, body));
     refused(
         &text("neg %a, %a"),
-        BAD_PLACEMENT,
+        SLOT_REUSED,
         &["`neg", "holds a weight"],
     );
     accepted(&text("neg %b, %a"));
+}
+
+#[test]
+fn states_are_kept() {
+    let text = |role: &str| {
+        let a = format!("%a = buffer {{at = 0, role = \"{role}\"}} : f32[16]");
+        let state = "state @s : f32[16] = [{on = @one, at = 0, slice = [[0, 16]]}] {init = zeros}";
+        format!("{state} {}", vector(&a, "fill %a {value = 1.0}"))
+    };
+    refused(
+        &text("scratch"),
+        SLOT_REUSED,
+        &["`fill", "holds a state", "%a"],
+    );
+    accepted(&text("out"));
+}
+
+/// Content that a call was given stays until something writes it.
+#[test]
+fn content_that_nobody_overwrites_stays() {
+    let text = "input @x : f32[16] = [{on = @one, at = 0, slice = [[0, 16]]}]
+        output @y : f32[16] = [{on = @one, at = 0, slice = [[0, 16]]}]
+        segment @s() { %a = buffer {at = 0, role = \"in\"} : f32[16] %b = buffer {at = 64} : f32[16]
+          vector ({ ^() exp %b, %a }) }
+        entry @main() {inputs = [@x], outputs = [@y]} {
+          repeat {count = 3} ({ ^(%l : index) call @s {on = @one, row = []} }) }";
+    assert_eq!(accepted(text).outputs[0].1.to_f64s()[15], 15.0);
+}
+
+/// Both communication streams send on one channel.
+#[test]
+fn streams_that_share_a_channel() {
+    let text = |token: &str, signal: &str, wait: &str| {
+        format!(
+            "segment @s() {{
+               %a = buffer {{at = 0, role = \"in\"}} : f32[16]
+               %u = buffer {{at = 64}} : f32[16] %v = buffer {{at = 128}} : f32[16] {token}
+               comm0 ({{ ^() send @right, %a {signal} }})
+               comm1 ({{ ^() {wait} send @right, %a }})
+               vector ({{ ^() post @right, %u post @right, %v recv @right, %u recv @right, %v }})
+             }}
+             input @x : f32[16] = [{{on = @four, at = 0, slice = [[0, 16]]}}]
+             entry @main() {{inputs = [@x], outputs = []}} {{ call @s {{on = @four, row = []}} }}"
+        )
+    };
+    refused(
+        &text("", "", ""),
+        STREAM_RACE,
+        &["`send", "comm0 stream", "comm1 stream"],
+    );
+    accepted(&text("%t = token", "signal %t", "wait %t"));
 }
 
 /// Core 0 writes an instance twice, core 1 reads it; each statement can be left out.

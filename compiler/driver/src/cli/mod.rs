@@ -1,6 +1,7 @@
 //! The command line: a thin layer over the facade, one file per command.
 
 mod args;
+mod asm;
 mod batch;
 mod check;
 mod compile;
@@ -10,12 +11,15 @@ mod eval;
 mod explain;
 mod files;
 mod fmt;
+mod inputs;
 mod instructions;
 mod machine;
 mod ops;
 mod opt;
 mod panic;
 mod passes;
+mod report;
+mod run;
 mod summary;
 mod test;
 
@@ -53,7 +57,13 @@ enum Command {
     Eval(eval::Args),
     /// Compile a model and write the result.
     Compile(compile::Args),
-    /// Report all problems of models at once.
+    /// Run a program: an executable or assembly.
+    Run(run::Args),
+    /// Assemble a program into an executable (.djx).
+    Asm(asm::AsmArgs),
+    /// Show an executable as assembly.
+    Dis(asm::DisArgs),
+    /// Report all problems of models and programs at once.
     Check(check::Args),
     /// Run test cases: model.onnx beside test_data_set_N/{input,output}_K.pb.
     Test(test::Args),
@@ -105,7 +115,7 @@ pub fn main() -> ExitCode {
     }
     let context = Context { console, cancel };
     let thread = std::thread::Builder::new().stack_size(STACK);
-    let outcome = match thread.spawn(move || run(cli.command, &context)) {
+    let outcome = match thread.spawn(move || dispatch(cli.command, &context)) {
         Ok(thread) => thread.join(),
         Err(error) => {
             console.note(&format!("cannot start a thread: {error}"));
@@ -125,10 +135,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, context: &Context) -> Outcome {
+fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Eval(args) => eval::run(&args, context),
         Command::Compile(args) => compile::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
+        Command::Asm(args) => asm::asm(&args),
+        Command::Dis(args) => asm::dis(&args),
         Command::Check(args) => check::run(&args, context),
         Command::Test(args) => test::run(&args, context),
         Command::Opt(args) => opt::run(&args, context),

@@ -1,6 +1,7 @@
 //! One line about a tensor.
 
 use dojoc::{DType, Tensor};
+use serde_json::{Value, json};
 
 /// Tensors of at most this many elements are shown whole.
 const SHOWN: usize = 8;
@@ -53,6 +54,24 @@ pub fn describe(tensor: &Tensor) -> String {
         text += &format!("  [{}]", values.join(", "));
     }
     text
+}
+
+/// Name, type and range as an object; numbers that JSON does not have are null.
+pub fn object(name: &str, tensor: &Tensor) -> Value {
+    let values = tensor.to_f64s();
+    let numbers = || values.iter().copied().filter(|v| !v.is_nan());
+    let count = numbers().count();
+    let (min, max) = (numbers().reduce(f64::min), numbers().reduce(f64::max));
+    let mean = (count > 0).then(|| numbers().sum::<f64>() / count as f64);
+    json!({
+        "name": name,
+        "dtype": tensor.dtype().name(),
+        "shape": tensor.shape(),
+        "min": min,
+        "max": max,
+        "mean": mean,
+        "nan": values.len() - count,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,269 @@
+//! `dojoc run`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use dojoc::program::{Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels};
+use dojoc::{Diagnostic, NamedTensors, Result, Signature, Tensor, codes};
+use serde_json::{Value, json};
+
+use super::args::Assign;
+use super::asm::{read_program, target};
+use super::files::{TensorSpec, write_tensors};
+use super::report::{CompareArgs, Report};
+use super::{Context, Outcome, console, inputs};
+
+/// Arguments of `dojoc run`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Tensor files: .npy, .npz, .pb (ONNX TensorProto), .safetensors, or a folder \
+                        of input_0.pb, input_1.pb...; FILE.npz:KEY is one array of an archive.\n\
+                        Results do not depend on --threads and --kernels."
+)]
+pub struct Args {
+    /// An executable (.djx) or assembly, or -.
+    program: PathBuf,
+    /// Values of an input; without NAME by the array's name or else by position.
+    #[arg(short, long, value_name = "[NAME=]FILE[:KEY]")]
+    input: Vec<TensorSpec>,
+    /// Random values for inputs that are not given: floats in [-1, 1), integers 0 or 1.
+    #[arg(long, value_name = "SEED")]
+    random: Option<u64>,
+    /// Entry to run; by default `main` or else the first.
+    #[arg(long, value_name = "ENTRY")]
+    entry: Option<String>,
+    /// States before the run.
+    #[arg(long, value_name = "F.npz")]
+    state_in: Option<PathBuf>,
+    /// Where to write the states after the run.
+    #[arg(long, value_name = "F.npz")]
+    state_out: Option<PathBuf>,
+    /// Where to write outputs and probes: an .npz or .safetensors file, or a folder for .npy files.
+    #[arg(short, long, value_name = "F.npz|DIR")]
+    output: Option<PathBuf>,
+    /// Also show (and write) a probe; the n-th value of one in a repeat is called NAME.n.
+    #[arg(long, value_name = "NAME")]
+    probe: Vec<Arc<str>>,
+    #[command(flatten)]
+    compare: CompareArgs,
+    /// Run this many times; states go from one run to the next.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Value of a run parameter; by default the largest.
+    #[arg(long, value_name = "NAME=N")]
+    dim: Vec<Assign<u64>>,
+    /// Worker threads; 0 means as many as there are.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Instructions of the host to compute with; by default the best it has.
+    #[arg(long, value_enum)]
+    kernels: Option<KernelsArg>,
+    /// Seed of random bits: dropout and stochastic rounding.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Check every access to memory while running; slow.
+    #[arg(long)]
+    sanitize: bool,
+    /// Run a program that breaks rules of the level, so that the sanitizer shows what happens.
+    #[arg(long, requires = "sanitize")]
+    no_verify: bool,
+    /// The machine, if it is not built in: its name or a file.
+    #[arg(long, value_name = "NAME|FILE")]
+    machine: Option<String>,
+    /// Stop after this many statements of all cores together.
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    max_steps: u64,
+    /// Stop where the program's memory takes more bytes of the host.
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    max_bytes: u64,
+    /// Form of the summary on standard output.
+    #[arg(long, value_enum, default_value_t = Form::Human)]
+    format: Form,
+}
+
+/// Instructions of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelsArg {
+    /// Any host.
+    Scalar,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+}
+
+/// Form of the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A line per tensor.
+    Human,
+    /// One object.
+    Json,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> Outcome {
+    let executable = read_program(&args.program)?;
+    let target = target(&executable, args.machine.as_deref())?;
+    if !args.no_verify {
+        executable.verify(&target)?;
+    }
+    let options = options(args, context)?;
+    let signature = executable.signature(args.entry.as_deref(), &options.dims)?;
+    let given = inputs(args, &signature)?;
+    let load = LoadOptions {
+        sanitize: args.sanitize,
+        max_bytes: args.max_bytes,
+        ..LoadOptions::default()
+    };
+    let mut instance = executable.load(&target, load)?;
+    if let Some(path) = &args.state_in {
+        load_states(&mut instance, &executable, path)?;
+    }
+    let result = repeat(args, context, &mut instance, &signature, &given, &options)?;
+    let stats = result.stats;
+    let report = report(result);
+    match args.format {
+        Form::Human => report.print_summary()?,
+        Form::Json => console::print(&format!("{}\n", summary(&signature, &report, &stats)))?,
+    }
+    if let Some(path) = &args.output {
+        report.write(path)?;
+    }
+    if let Some(path) = &args.state_out {
+        write_tensors(path, &NamedTensors(instance.states()?))?;
+    }
+    report.compare(&args.compare, args.format == Form::Human)
+}
+
+fn options(args: &Args, context: &Context) -> Result<RunOptions> {
+    let kernels = match args.kernels {
+        None => kernels::detect(),
+        Some(chosen) => {
+            let value = chosen.to_possible_value();
+            let name = value.as_ref().map_or("", |v| v.get_name());
+            let missing = || {
+                let message = format!("this host has not the instructions of `{name}`");
+                let names: Vec<_> = kernels::available().iter().map(|k| k.name()).collect();
+                Diagnostic::input(codes::BAD_OPTION, message)
+                    .help(format!("it has: {}", names.join(", ")))
+            };
+            kernels::by_name(name).ok_or_else(missing)?
+        }
+    };
+    let dims = args.dim.iter();
+    Ok(RunOptions {
+        threads: args.threads,
+        kernels,
+        seed: args.seed,
+        dims: dims.map(|d| (d.name.as_str().into(), d.value)).collect(),
+        max_bytes: args.max_bytes,
+        max_steps: args.max_steps,
+        cancel: Some(context.cancel.clone()),
+        probes: args.probe.clone(),
+        sanitize: args.sanitize,
+        ..RunOptions::default()
+    })
+}
+
+fn inputs(args: &Args, signature: &Signature) -> Result<Vec<(Arc<str>, Tensor)>> {
+    let mut loaded = vec![];
+    for spec in &args.input {
+        loaded.extend(spec.load("input")?);
+    }
+    let mut given = inputs::assign(signature, loaded)?;
+    let random = |seed| signature.random_inputs(seed);
+    inputs::fill_missing(args.random, random, signature, &mut given)?;
+    Ok(given)
+}
+
+fn load_states(
+    instance: &mut Instance,
+    executable: &Executable,
+    path: &std::path::Path,
+) -> Result<()> {
+    let spec = TensorSpec {
+        name: None,
+        path: path.to_path_buf(),
+        key: None,
+    };
+    for state in spec.load("state")? {
+        let name = state.hint.unwrap_or_default();
+        if executable.program().tensor(&name).is_none() {
+            let message = format!("{}: the program has no state `{name}`", path.display());
+            return Err(Diagnostic::input(codes::BAD_STATE, message).into());
+        }
+        instance.set_state(&name, &state.tensor)?;
+    }
+    Ok(())
+}
+
+/// Runs the entry as often as was asked for.
+fn repeat(
+    args: &Args,
+    context: &Context,
+    instance: &mut Instance,
+    signature: &Signature,
+    given: &[(Arc<str>, Tensor)],
+    options: &RunOptions,
+) -> Result<RunResult> {
+    let mut options = options.clone();
+    let mut run = |step: u32| -> Result<RunResult> {
+        options.step = u64::from(step);
+        let start = Instant::now();
+        let result = instance.run(&signature.name, given, &options)?;
+        let seconds = start.elapsed().as_secs_f64();
+        context.console.detail(&format!("run: {seconds:.3} s"));
+        Ok(result)
+    };
+    let mut result = run(0)?;
+    for step in 1..args.repeat {
+        result = run(step)?;
+    }
+    Ok(result)
+}
+
+/// Outputs and probes under their names.
+fn report(result: RunResult) -> Report {
+    let mut probes = Vec::new();
+    for (name, mut values) in result.probes {
+        match (values.len(), values.pop()) {
+            (1, Some(only)) => probes.push((name, only)),
+            (_, last) => {
+                let values = values.into_iter().chain(last).enumerate();
+                probes.extend(values.map(|(n, value)| (format!("{name}.{n}").into(), value)));
+            }
+        }
+    }
+    Report {
+        outputs: NamedTensors(result.outputs),
+        probes: NamedTensors(probes),
+        odd: Vec::new(),
+    }
+}
+
+/// The summary as an object.
+fn summary(signature: &Signature, report: &Report, stats: &Stats) -> Value {
+    let tensors = |tensors: &NamedTensors| -> Vec<Value> {
+        let tensors = tensors.iter();
+        tensors
+            .map(|(name, tensor)| super::summary::object(name, tensor))
+            .collect()
+    };
+    json!({
+        "entry": &*signature.name,
+        "outputs": tensors(&report.outputs),
+        "probes": tensors(&report.probes),
+        "stats": {
+            "instructions": stats.instructions,
+            "calls": stats.calls,
+            "messages": stats.messages,
+            "message_bytes": stats.message_bytes,
+            "flops": stats.flops,
+            "dram_bytes": stats.dram_bytes,
+            "allocated_bytes": stats.allocated_bytes,
+        },
+    })
+}

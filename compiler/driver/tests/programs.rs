@@ -1,0 +1,316 @@
+//! The commands about programs: asm, dis, run, check.
+
+#[expect(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use dojoc::Tensor;
+use dojoc::tensor::{from_raw, to_raw};
+use dojoc_compiler::io::npy::{read_npy, write_npy};
+use dojoc_compiler::io::npz::{read_npz, write_npz};
+use support::{Lab, command};
+
+/// Adds `x * w` to a state that four cores hold in parts, and shows the product as a probe.
+const SCALE: &str = r#"dojo program 1
+
+program @scale {machine = "mesh4x4", dims = {n = 8}} {
+  cores @four = [box(0, 0, [0, 4])]
+  input @x : f32[4, n] = [{on = @four, at = 0, slice = [[i, 1], [0, n]], strides = [32, 4]}]
+  weight @w : f32[4, 8] = [{on = @four, at = 64, slice = [[i, 1], [0, 8]]}] {data = file("w.bin", 0, f32[4, 8])}
+  state @sum : f32[4, 8] = [{on = @four, at = 128, slice = [[i, 1], [0, 8]]}] {init = zeros}
+  probe @product : f32[4, n] = [{on = @four, at = 192, slice = [[i, 1], [0, n]], strides = [32, 4]}]
+  output @y : f32[4, n] = [{on = @four, at = 256, slice = [[i, 1], [0, n]], strides = [32, 4]}]
+
+  segment @scale() {
+    %x = buffer {at = 0, role = "in"} : f32[8]
+    %w = buffer {at = 64, role = "in"} : f32[8]
+    %sum = buffer {at = 128, role = "inout"} : f32[8]
+    %product = buffer {at = 192, role = "out"} : f32[8]
+    %y = buffer {at = 256, role = "out"} : f32[8]
+    vector (
+      { ^()
+        %xn = view %x {strides = [4]} : f32[n]
+        %wn = view %w {strides = [4]} : f32[n]
+        %sn = view %sum {strides = [4]} : f32[n]
+        %pn = view %product {strides = [4]} : f32[n]
+        %yn = view %y {strides = [4]} : f32[n]
+        mul %pn, %xn, %wn
+        add %sn, %sn, %pn
+        copy %yn, %sn
+      }
+    )
+  }
+
+  entry @main() {inputs = [@x], outputs = [@y]} {
+    call @scale {on = @four, row = []}
+    probe @product
+  }
+}
+"#;
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.write("scale.dojo", SCALE);
+    let w: Vec<u8> = (0..32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    lab.write("w.bin", w);
+    npy(&lab, "x.npy", &ones(8));
+    lab
+}
+
+fn ones(n: u64) -> Tensor {
+    Tensor::from_vec(&[4, n], vec![1f32; 4 * n as usize])
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its folder has failed"
+)]
+fn npy(lab: &Lab, name: &str, tensor: &Tensor) {
+    write_npy(lab.path(name), &to_raw("x", tensor).unwrap()).unwrap();
+}
+
+/// The numbers from 0 to 31 times a factor.
+fn counted(factor: f32) -> Tensor {
+    Tensor::from_vec(&[4, 8], (0..32).map(|i| i as f32 * factor).collect())
+}
+
+#[test]
+fn a_program_is_assembled_shown_and_run() {
+    let lab = lab();
+    assert_eq!(lab.run(&["asm", "scale.dojo"]).ok(), "");
+    assert_eq!(lab.names(), ["scale.djx", "scale.dojo", "w.bin", "x.npy"]);
+    assert_eq!(lab.run(&["dis", "scale.djx"]).ok(), SCALE);
+    lab.run(&["dis", "scale.djx", "-o", "again.dojo"]).ok();
+    assert_eq!(lab.read("again.dojo"), SCALE);
+    let out = lab.run(&[
+        "run",
+        "scale.djx",
+        "-i",
+        "x.npy",
+        "--probe",
+        "product",
+        "-o",
+        "out",
+    ]);
+    insta::assert_snapshot!(out.ok(), @r"
+    y        f32[4, 8]  min 0  max 31  mean 15.5
+    product  f32[4, 8]  min 0  max 31  mean 15.5
+    ");
+    let y = from_raw(&read_npy(lab.path("out/y.npy")).unwrap());
+    assert_eq!(y, counted(1.0));
+    let text = lab.run(&["run", "scale.dojo", "-i", "x=x.npy", "--sanitize"]);
+    insta::assert_snapshot!(text.ok(), @"y  f32[4, 8]  min 0  max 31  mean 15.5");
+    lab.run(&[
+        "asm",
+        "scale.dojo",
+        "-o",
+        "named.djx",
+        "--machine",
+        "mesh4x4",
+    ])
+    .ok();
+    let bytes = |name: &str| std::fs::read(lab.path(name)).unwrap();
+    assert_eq!(bytes("named.djx"), bytes("scale.djx"));
+}
+
+#[test]
+fn states_go_from_run_to_run_and_through_files() {
+    let lab = lab();
+    let run = |more: &[&str]| {
+        let args = [&["run", "scale.dojo", "-i", "x.npy", "-o", "y.npz"], more].concat();
+        lab.run(&args).ok();
+        let y = read_npz(lab.path("y.npz")).unwrap();
+        from_raw(&y.iter().next().unwrap().1)
+    };
+    assert_eq!(
+        run(&["--repeat", "3", "--state-out", "s.npz"]),
+        counted(3.0)
+    );
+    let state = read_npz(lab.path("s.npz")).unwrap();
+    let (name, state) = state.iter().next().unwrap();
+    assert_eq!((name.as_str(), from_raw(state)), ("sum", counted(3.0)));
+    assert_eq!(
+        run(&["--state-in", "s.npz", "--threads", "1"]),
+        counted(4.0)
+    );
+    assert_eq!(
+        run(&["--state-in", "s.npz", "--kernels", "scalar"]),
+        counted(4.0)
+    );
+    let raw = [("other".to_owned(), to_raw("other", &ones(8)).unwrap())];
+    write_npz(lab.path("t.npz"), &raw).unwrap();
+    let err = lab.run(&["run", "scale.dojo", "-i", "x.npy", "--state-in", "t.npz"]);
+    assert!(err.fails(1).contains("no state `other`"));
+}
+
+#[test]
+fn run_parameters_random_inputs_and_references() {
+    let lab = lab();
+    let out = lab.run(&[
+        "run",
+        "scale.dojo",
+        "--random",
+        "1",
+        "--dim",
+        "n=2",
+        "-o",
+        "y.npz",
+    ]);
+    assert!(out.ok().starts_with("y  f32[4, 2]"));
+    let args = [
+        "run",
+        "scale.dojo",
+        "--random",
+        "1",
+        "--dim",
+        "n=2",
+        "--compare",
+    ];
+    let same = lab.run(&[&args[..], &["y.npz"]].concat()).ok();
+    assert!(same.contains("compare y: agrees"), "{same}");
+    npy(&lab, "other.npy", &ones(2));
+    let differs = lab.run(&[&args[..], &["other.npy"]].concat());
+    assert_eq!(differs.code, 5, "{}", differs.err);
+    assert!(differs.err.contains("D0954"), "{}", differs.err);
+    let err = lab
+        .run(&["run", "scale.dojo", "--random", "1", "--dim", "n=9"])
+        .fails(1);
+    assert!(
+        err.contains("D0721") && err.contains("outside 1 to 8"),
+        "{err}"
+    );
+    let err = lab.run(&["run", "scale.dojo"]).fails(1);
+    assert!(err.contains("no value for `x` : f32[4, 8]"), "{err}");
+    let err = lab
+        .run(&["run", "scale.dojo", "--random", "1", "--entry", "mian"])
+        .fails(1);
+    assert!(err.contains("did you mean `main`?"), "{err}");
+    let err = lab
+        .run(&["run", "scale.dojo", "--random", "1", "--probe", "y"])
+        .fails(1);
+    assert!(err.contains("D0722"), "{err}");
+}
+
+#[test]
+fn the_summary_is_an_object_too() {
+    let lab = lab();
+    let out = lab
+        .run(&["run", "scale.dojo", "-i", "x.npy", "--format", "json"])
+        .ok();
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["entry"], "main");
+    assert_eq!(object["outputs"][0]["name"], "y");
+    assert_eq!(object["outputs"][0]["max"], 31.0);
+    assert_eq!(object["stats"]["instructions"], 12);
+    assert_eq!(object["stats"]["calls"], 4);
+}
+
+#[test]
+fn files_stay_beside_the_program() {
+    let lab = lab();
+    lab.write("sub/scale.dojo", SCALE);
+    let err = lab.run(&["run", "sub/scale.dojo", "-i", "x.npy"]).fails(1);
+    assert!(err.contains("w.bin") && err.contains("for @w"), "{err}");
+    lab.write("sub/out.dojo", SCALE.replace("w.bin", "../w.bin"));
+    let err = lab.run(&["run", "sub/out.dojo", "-i", "x.npy"]).fails(1);
+    assert!(err.contains("`..`"), "{err}");
+    lab.write("w.bin", [0u8; 16]);
+    let err = lab.run(&["run", "scale.dojo", "-i", "x.npy"]).fails(1);
+    assert!(err.contains("16 bytes"), "{err}");
+    let err = lab
+        .run_with(&["run", "-", "-i", "x.npy"], SCALE.as_bytes())
+        .fails(1);
+    assert!(err.contains("not read from a path"), "{err}");
+}
+
+#[test]
+fn wrong_programs_are_refused_with_their_places() {
+    let lab = lab();
+    lab.write(
+        "far.dojo",
+        SCALE.replace("at = 256, role", "at = 6400000, role"),
+    );
+    for args in [
+        &["asm", "far.dojo"][..],
+        &["run", "far.dojo", "-i", "x.npy"],
+    ] {
+        let err = lab.run(args).fails(1);
+        assert!(err.contains("D0225") && err.contains("far.dojo:"), "{err}");
+    }
+    let found = lab.run(&[
+        "run",
+        "far.dojo",
+        "-i",
+        "x.npy",
+        "--sanitize",
+        "--no-verify",
+    ]);
+    assert!(
+        found.fails(1).contains("buffer %y"),
+        "the sanitizer sees it too"
+    );
+    lab.write("bad.dojo", SCALE.replace("mul %pn", "mull %pn"));
+    let err = lab.run(&["asm", "bad.dojo"]).fails(1);
+    assert!(err.contains("bad.dojo:24"), "{err}");
+    assert_eq!(lab.run(&["run", "scale.dojo", "--no-verify"]).code, 2);
+    let err = lab.run(&["asm", "scale.dojo", "--machine", "d1"]).fails(1);
+    assert!(err.contains("D0239"), "{err}");
+}
+
+#[test]
+fn check_verifies_programs_and_executables() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    let out = lab.run(&["check", "scale.djx", "scale.dojo"]).ok();
+    insta::assert_snapshot!(out, @r"
+    scale.djx: ok
+      main: 2 steps
+        input x : f32[4, 8]
+        output y : f32[4, 8]
+    scale.dojo: ok
+      main: 2 steps
+        input x : f32[4, 8]
+        output y : f32[4, 8]
+    ");
+    let mut bytes = std::fs::read(lab.path("scale.djx")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    lab.write("damaged.djx", &bytes);
+    bytes.truncate(100);
+    lab.write("short.djx", &bytes);
+    for file in ["damaged.djx", "short.djx"] {
+        let ran = lab.run(&["check", file]);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (1, &*format!("{file}: 1 problem\n"))
+        );
+        assert!(ran.err.contains("D0262"), "{}", ran.err);
+        assert_eq!(lab.run(&["run", file]).fails(1), ran.err);
+    }
+    let err = lab.run(&["eval", "scale.djx"]).fails(1);
+    assert!(err.contains("dojoc run"), "{err}");
+    let err = lab.run(&["run", "x.npy"]).fails(1);
+    assert!(err.contains("D0260"), "{err}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_can_be_interrupted_and_limited() {
+    let lab = lab();
+    let forever = SCALE
+        .replace("        mul %pn, %xn, %wn\n", "        for {count = 3000} (\n          { ^(%k : index)\n            mul %pn, %xn, %wn\n          }\n        )\n")
+        .replace("    call @scale {on = @four, row = []}\n", "    repeat {count = 100000000} ({ ^(%l : index) call @scale {on = @four, row = []} })\n");
+    lab.write("forever.dojo", &forever);
+    for sanitize in [&[][..], &["--sanitize"]] {
+        let args = [&["run", "forever.dojo", "-i", "x.npy"], sanitize].concat();
+        let limited = lab.run(&[&args[..], &["--max-steps", "10000"]].concat());
+        assert!(limited.fails(3).contains("D0701"));
+        let child = command(lab.path("").as_path(), &args).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let killed = std::process::Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130));
+    }
+}
