@@ -2,7 +2,6 @@
 
 use dojoc_ir::diag::Loc;
 use dojoc_ir::dim::{Bindings, Dim};
-use dojoc_ir::formats::random_bits;
 use dojoc_ir::graph::{
     Function, FunctionBuilder, Module, Output, State, StateInit, ValueId, Weight,
 };
@@ -14,6 +13,8 @@ use dojoc_ir::ops::{
 use dojoc_ir::scalar::{BinaryFn, Scalar, UnaryFn};
 use dojoc_ir::tensor::Tensor;
 use dojoc_ir::types::{Class, DType, Shape, Type};
+
+use crate::rng::Rng;
 
 /// What random modules look like.
 #[derive(Clone, Debug)]
@@ -36,32 +37,6 @@ impl Default for Options {
             states: true,
             symbols: true,
         }
-    }
-}
-
-/// A reproducible source of choices.
-struct Rng {
-    seed: u64,
-    draws: u64,
-}
-
-impl Rng {
-    fn below(&mut self, count: usize) -> usize {
-        self.draws += 1;
-        random_bits(self.seed, 0, 0, self.draws) as usize % count.max(1)
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-
-    /// Between -1 and 1.
-    fn unit(&mut self) -> f64 {
-        self.below(1 << 20) as f64 / (1 << 19) as f64 - 1.0
     }
 }
 
@@ -100,7 +75,7 @@ fn usual(ty: &Type) -> Fill {
 
 /// Random inputs of a function of a random module.
 pub fn random_inputs(func: &Function, seed: u64) -> Vec<Tensor> {
-    let mut rng = Rng { seed, draws: 0 };
+    let mut rng = Rng::new(seed);
     let types = func.inputs().iter().map(|v| func.ty(*v).clone());
     types
         .map(|ty| random_tensor(&mut rng, &ty, &usual(&ty)))
@@ -119,7 +94,7 @@ struct Generator {
 /// A random module with one function, `main`. The same seed gives the same module.
 pub fn random_module(seed: u64, options: &Options) -> Module {
     let mut g = Generator {
-        rng: Rng { seed, draws: 0 },
+        rng: Rng::new(seed),
         options: options.clone(),
         module: Module {
             name: format!("random {seed}").into(),
@@ -223,11 +198,11 @@ impl Generator {
             self.b.set_loc(Some(loc.into()));
         }
         for _ in 0..20 {
-            let before = self.rng.draws;
+            let before = self.rng.draws();
             if let Ok(results) = self.attempt(pool, depth) {
                 return results;
             }
-            debug_assert!(self.rng.draws > before);
+            debug_assert!(self.rng.draws() > before);
         }
         vec![]
     }

@@ -21,8 +21,11 @@ fn float_reduce(function: ReduceFunction) -> Option<(kernels::Reduce, Binary)> {
     })
 }
 
-/// The identity and the function of an integer reduction.
-fn int_reduce<T: Int>(function: ReduceFunction) -> Option<(T, fn(T, T) -> T)> {
+/// An identity and a function of two values.
+type Monoid<T> = (T, fn(T, T) -> T);
+
+/// That of an integer reduction.
+fn int_reduce<T: Int>(function: ReduceFunction) -> Option<Monoid<T>> {
     Some(match function {
         ReduceFunction::Sum => (T::ZERO, T::add),
         ReduceFunction::Prod => (T::ONE, T::mul),
@@ -32,8 +35,8 @@ fn int_reduce<T: Int>(function: ReduceFunction) -> Option<(T, fn(T, T) -> T)> {
     })
 }
 
-/// The identity and the function of a reduction of bool.
-fn bool_reduce(function: ReduceFunction) -> Option<(u8, fn(u8, u8) -> u8)> {
+/// That of a reduction of bool.
+fn bool_reduce(function: ReduceFunction) -> Option<Monoid<u8>> {
     Some(match function {
         ReduceFunction::And => (1, |a, b| u8::from(a != 0 && b != 0)),
         ReduceFunction::Or => (0, |a, b| u8::from(a != 0 || b != 0)),
@@ -109,7 +112,7 @@ fn reduce_floats<X: Float, Y: Float>(
 fn fold<T: Int>(
     accumulate: bool,
     inner: usize,
-    (identity, f): (T, fn(T, T) -> T),
+    (identity, f): Monoid<T>,
     (y, x): (&mut Target<'_>, &Source<'_>),
     scratch: &mut Scratch,
 ) -> Result<(), Fault> {
@@ -222,7 +225,7 @@ pub(super) fn scan(
     with_dense(y, y_copy, false, |y| {
         by_dtype!(dtype,
             float T => {
-                let (identity, f): (f32, fn(f32, f32) -> f32) = match instr.function {
+                let (identity, f): Monoid<f32> = match instr.function {
                     ScanFunction::Sum => (0.0, |a, b| a + b),
                     ScanFunction::Prod => (1.0, |a, b| a * b),
                     ScanFunction::Max => (f32::NEG_INFINITY, kernels::max),
@@ -233,7 +236,7 @@ pub(super) fn scan(
                 Ok(())
             },
             int T => {
-                let (identity, f): (T, fn(T, T) -> T) = match instr.function {
+                let (identity, f): Monoid<T> = match instr.function {
                     ScanFunction::Sum => (T::ZERO, T::add),
                     ScanFunction::Prod => (T::ONE, T::mul),
                     ScanFunction::Max => (T::LEAST, T::max),

@@ -446,7 +446,7 @@ pub fn matmul(rng: &mut Pcg64) -> Case {
     }
     let steps: u64 = k.iter().product();
     // B may divide k in another way.
-    let b_k = match (rng.random_range(0..3), steps % 2 == 0) {
+    let b_k = match (rng.random_range(0..3), steps.is_multiple_of(2)) {
         (0, true) => vec![2, steps / 2],
         (1, _) => vec![steps],
         _ => k.clone(),
@@ -524,6 +524,27 @@ pub fn matmul(rng: &mut Pcg64) -> Case {
     let mut case = case(instr, operands);
     if stochastic {
         case.scalars = vec![rng.random_range(0..1000), n as i64 + rng.random_range(0..9)];
+    }
+    case
+}
+/// A sample that comes with an instruction.
+pub fn sample(rng: &mut Pcg64, instr: Instr, views: &[ViewType]) -> Case {
+    let roles = instr.roles();
+    let content = |name: &str| match (&instr, name) {
+        (Instr::MatMul(_), "bias_a" | "bias_b") | (Instr::Convert(_), "bias") => Content::Bias,
+        (Instr::MatMul(_), _) => Content::Ordinary,
+        (Instr::Gather(_), "indices") => Content::Index(views[1].shape[0]),
+        (Instr::Scatter(_), "indices") => Content::Index(views[0].shape[0]),
+        _ => Content::Any,
+    };
+    let operand = |(role, view): (&dojoc_ir::program::instr::Role, &ViewType)| Operand {
+        strided: view.packing == Packing::Strided,
+        ..Operand::new(view.dtype, &view.shape).with(content(role.name))
+    };
+    let operands = roles.iter().zip(views).map(operand).collect();
+    let mut case = case(instr.clone(), operands);
+    for scalar in &mut case.scalars {
+        *scalar = rng.random_range(0..100);
     }
     case
 }

@@ -155,11 +155,11 @@ fn random_bits(rng: &mut impl Rng, dtype: DType, content: Content) -> u64 {
             DType::Bool => any & 1,
             DType::F32 => reference::any_f32(rng).to_bits().into(),
             DType::Bf16 => u64::from(reference::any_f32(rng).to_bits() >> 16),
-            DType::F64 if any % 2 == 0 => {
+            DType::F64 if any.is_multiple_of(2) => {
                 f64::from(reference::any_f32(rng)).to_bits() ^ (any >> 40)
             }
             // Small ones, so that there are equals.
-            _ if dtype.is_int() && any % 3 == 0 => (any >> 8) % 5,
+            _ if dtype.is_int() && any.is_multiple_of(3) => (any >> 8) % 5,
             _ => any & (u64::MAX >> (64 - 8 * dtype.bytes())),
         },
     }
@@ -394,4 +394,16 @@ fn sorts() {
 #[test]
 fn products() {
     check_many(8, 700, cases::matmul);
+}
+/// The samples that come with the instructions.
+#[test]
+fn samples() {
+    let samples = Instr::samples();
+    assert!(samples.len() > 20);
+    let mut scratch = Scratch::default();
+    for (i, (instr, views)) in samples.into_iter().enumerate() {
+        let mut rng = Pcg64::seed_from_u64(900 + i as u64);
+        let case = cases::sample(&mut rng, instr, &views);
+        check(&mut rng, &case, &mut scratch);
+    }
 }

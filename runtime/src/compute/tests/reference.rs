@@ -490,10 +490,10 @@ fn pad(instr: &data::Pad, y: &mut Logical, x: &Logical) {
         let index = multi_index(i as u64, &y.shape);
         let mut from = 0;
         let mut inside = true;
-        for d in 0..index.len() {
-            let at = index[d].wrapping_sub(instr.low[d]);
-            inside &= at < x.shape[d];
-            from = from * x.shape[d] + at.min(x.shape[d]);
+        for ((index, low), extent) in index.iter().zip(&instr.low).zip(&x.shape) {
+            let at = index.wrapping_sub(*low);
+            inside &= at < *extent;
+            from = from * extent + at.min(*extent);
         }
         y.bits[i] = if inside { x.bits[from as usize] } else { fill };
     }
