@@ -1,10 +1,11 @@
 //! Programs from anywhere: whatever is in a file or a text, the end is a coded error or a program
-//! that keeps every rule and says the same in all its forms.
+//! that keeps every rule, says the same in all its forms and runs.
 //!
 //! [`djx`] and [`asm`] take any bytes and panic where this does not hold; they are the bodies of the
 //! fuzz targets in `tests/fuzz`, and the tests feed them seeded damage ([`mutate`]).
 
 pub mod mutate;
+mod run;
 pub mod value;
 
 use std::sync::OnceLock;
@@ -99,6 +100,9 @@ fn check(program: &Program) -> Outcome {
     let violations = verify(program, machine_of(program));
     if violations.is_empty() {
         same_in_text(program);
+        if let Err(errors) = run::run(program, machine_of(program)) {
+            coded(&errors.0);
+        }
         return Outcome::Sound;
     }
     let all = violations.into_iter();
@@ -120,7 +124,8 @@ fn coded(diagnostics: &[Diagnostic]) {
     assert!(!diagnostics.is_empty(), "an error without a message");
     for diagnostic in diagnostics {
         let code = diagnostic.code.0;
-        let known = code < 100 || codes::CODES.iter().any(|info| info.code == code);
+        let mut explained = codes::CODES.iter().chain(dojoc_runtime::codes::CODES);
+        let known = code < 100 || explained.any(|info| info.code == code);
         assert!(known && diagnostic.kind != Kind::Bug, "{diagnostic}");
     }
 }
