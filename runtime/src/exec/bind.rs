@@ -7,7 +7,7 @@ use dojoc_ir::program::ViewType;
 use super::block::{Block, PanelsAt};
 use super::decode::{Compute, MAX_OPERANDS};
 use super::fault::{Fault, unverified};
-use super::sram::Sram;
+use super::sram::{Sram, is_alone};
 use super::stream::Place;
 use super::worker::{Kit, Worker};
 use crate::compute::{self, Bytes, Cx, Layout, PanelCache, Source, Target};
@@ -197,8 +197,7 @@ impl<'a> Run<'_, 'a> {
             };
             if let Some(slab) = exact {
                 let state = sram.slab_mut(slab);
-                let unique = state.block.as_mut().and_then(Arc::get_mut).is_some();
-                if !unique {
+                if !state.block.as_ref().is_some_and(is_alone) {
                     let (block, at) = Sram::fresh(target.start, target.len, pool);
                     return Some(Taken {
                         block,

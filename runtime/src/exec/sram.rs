@@ -215,7 +215,7 @@ impl Sram {
         let Some(block) = &mut slab.block else {
             return;
         };
-        if Arc::get_mut(block).is_some() {
+        if is_alone(block) {
             return;
         }
         let at = slab.start % PHASE;
@@ -328,8 +328,16 @@ impl Sram {
     }
 }
 
+/// Whether nobody else has a block. As only who has a block can give it to others, it stays so.
+pub(super) fn is_alone(block: &Arc<Block>) -> bool {
+    Arc::strong_count(block) == 1 && Arc::weak_count(block) == 0
+}
+
 fn give(slab: Slab, pool: &mut Pool) {
     if let Some(block) = slab.block {
         pool.give(block);
     }
 }
+
+#[cfg(test)]
+mod tests;
