@@ -9,6 +9,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dojoc_ir::codes::{CANCELLED, WRONG_INPUTS};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
@@ -61,6 +62,9 @@ pub struct RunResult {
     pub probes: Vec<ProbeValues>,
     /// What was done.
     pub stats: Stats,
+    /// How long the cores ran on this host, without the way of inputs and outputs between tensors
+    /// and cores. Differs from run to run.
+    pub elapsed: Duration,
 }
 
 /// A loaded program.
@@ -214,7 +218,9 @@ impl Instance {
             place(tensor, decl, program, dims, self.engine.as_mut(), Keep::Run)?;
         }
         let sink = probes.as_ref().map(|probes| probes as &dyn ProbeSink);
+        let start = Instant::now();
         let stats = self.engine.run(entry, dims, options, sink)?;
+        let elapsed = start.elapsed();
         if let Some(cancel) = &options.cancel
             && cancel.load(std::sync::atomic::Ordering::Relaxed)
         {
@@ -240,6 +246,7 @@ impl Instance {
             outputs,
             probes,
             stats,
+            elapsed,
         })
     }
 

@@ -30,6 +30,7 @@
 //! # Ok::<(), dojoc::Error>(())
 //! ```
 
+pub mod bench;
 pub mod codes;
 mod compare;
 mod compiler;

@@ -3,6 +3,7 @@
 mod args;
 mod asm;
 mod batch;
+mod bench;
 mod check;
 mod compile;
 mod completions;
@@ -77,6 +78,8 @@ enum Command {
     Ops(ops::Args),
     /// Describe a machine.
     Machine(machine::Args),
+    /// Measure the runtime on this host: kernels, dispatch, channels, whole programs.
+    Bench(bench::Args),
     /// Explain an error code.
     Explain(explain::Args),
     /// Print a completion script for a shell.
@@ -149,6 +152,7 @@ fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Fmt(args) => fmt::run(&args, context),
         Command::Ops(args) => ops::run(&args),
         Command::Machine(args) => machine::run(&args),
+        Command::Bench(args) => bench::run(&args, context),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

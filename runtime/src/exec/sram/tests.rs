@@ -19,7 +19,10 @@ fn check(sram: &Sram, model: &[u8], seed: u64) {
     assert!(ends.into_iter().all(|pair| pair[0].end() <= pair[1].start));
     for slab in &sram.slabs {
         assert!(slab.len > 0 && slab.start % PHASE == slab.at % PHASE);
-        assert_eq!(slab.bytes(), &model[slab.start as usize..slab.end() as usize]);
+        assert_eq!(
+            slab.bytes(),
+            &model[slab.start as usize..slab.end() as usize]
+        );
     }
 }
 
