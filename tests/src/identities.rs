@@ -13,6 +13,9 @@ use dojoc_runtime::options::RunOptions;
 /// Tensors by name.
 pub type Named = Vec<(Arc<str>, Tensor)>;
 
+/// Bytes of tensors by name.
+type Bits = Vec<(Arc<str>, Vec<u8>)>;
+
 /// How a program is run to compare results.
 #[derive(Clone, Copy, Debug)]
 pub struct Ways {
@@ -82,7 +85,7 @@ fn results(
     sources: &dyn Sources,
     (entry, runs): (&str, &[Named]),
     options: &RunOptions,
-) -> Result<Vec<(Arc<str>, Vec<u8>)>, String> {
+) -> Result<Bits, String> {
     let load = LoadOptions {
         verify: false,
         sanitize: options.sanitize,

@@ -138,7 +138,7 @@ fn program(name: &str) -> Program {
 
 fn load(name: &str) -> Instance {
     let program = program(name);
-    let machine = program.builtin_machine().unwrap();
+    let machine = program.builtin_machine().expect("examples are sound");
     let loaded = Instance::load(
         Arc::new(program),
         &machine,
@@ -164,13 +164,14 @@ type Runs = Vec<(Vec<Tensor>, Vec<Tensor>)>;
 const RUNS: u64 = 3;
 
 fn expected(module: &Module) -> Runs {
-    let main = module.main().unwrap();
+    let main = module.main().expect("examples are sound");
     let func = &module.functions[main];
-    let mut states = eval::initial_states(module).unwrap();
+    let mut states = eval::initial_states(module).expect("examples are sound");
     let run = |seed| {
         let inputs = random_inputs(func, seed);
         let options = eval::Options::default();
-        let results = eval::run(module, main, &inputs, &mut states, options).unwrap();
+        let results =
+            eval::run(module, main, &inputs, &mut states, options).expect("examples are sound");
         let named = results.into_iter().zip(&func.outputs);
         let outputs = named
             .filter(|(_, output)| output.aliases.is_none())
@@ -182,17 +183,27 @@ fn expected(module: &Module) -> Runs {
 
 /// The same of the loaded program, from its first states on.
 fn found(instance: &mut Instance, module: &Module, options: &RunOptions) -> Runs {
-    let func = &module.functions[module.main().unwrap()];
+    let func = &module.functions[module.main().expect("examples are sound")];
     let program = instance.program().clone();
-    let entry = program.entries.values().as_slice().first().unwrap();
+    let entry = program
+        .entries
+        .values()
+        .as_slice()
+        .first()
+        .expect("examples are sound");
     let states: BTreeMap<Arc<str>, Tensor> = module
         .states
         .values()
         .map(|s| s.name.clone())
-        .zip(eval::initial_states(module).unwrap().values().cloned())
+        .zip(
+            eval::initial_states(module)
+                .expect("examples are sound")
+                .values()
+                .cloned(),
+        )
         .collect();
     for (name, value) in &states {
-        instance.set_state(name, value).unwrap();
+        instance.set_state(name, value).expect("examples are sound");
     }
     let run = |seed| {
         let names = entry
@@ -203,7 +214,12 @@ fn found(instance: &mut Instance, module: &Module, options: &RunOptions) -> Runs
         let result = instance.run(&entry.name, &inputs, options);
         let result = result.unwrap_or_else(|errors| panic!("{}: {errors}", program.name));
         let outputs = result.outputs.into_iter().map(|(_, tensor)| tensor);
-        let state = |name: &Arc<str>| instance.state(name).unwrap().unwrap();
+        let state = |name: &Arc<str>| {
+            instance
+                .state(name)
+                .expect("examples are sound")
+                .expect("examples are sound")
+        };
         let states = module.states.values().map(|s| state(&s.name));
         (outputs.collect(), states.collect())
     };
@@ -247,7 +263,7 @@ fn check(example: &Example) {
     let mut instance = load(example.name);
     let one = RunOptions {
         threads: 1,
-        kernels: kernels::by_name("scalar").unwrap(),
+        kernels: kernels::by_name("scalar").expect("examples are sound"),
         ..RunOptions::default()
     };
     let first = found(&mut instance, &module, &one);

@@ -237,8 +237,8 @@ pub enum BufferRole {
     /// Undefined at the start of a call, gone at its end.
     #[default]
     Scratch,
-    /// Holds at the start what an earlier call (or the host, for an input) left at these bytes;
-    /// gone at the end.
+    /// Holds at the start what an earlier call (or the host, for an input) left at these bytes. What
+    /// the call does not write stays for later calls; what it writes is gone at the end.
     In,
     /// Undefined at the start, kept at the end.
     Out,

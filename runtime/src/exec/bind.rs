@@ -145,7 +145,8 @@ impl<'a> Run<'_, 'a> {
             *bound = match &slab_state.block {
                 Some(block) => Bound::Block(block, slab_state.position(place.start)),
                 None if (place.start, place.len) == (target.start, target.len)
-                    && *place.layout == *target.layout =>
+                    && (std::ptr::eq(&*place.layout, &*target.layout)
+                        || *place.layout == *target.layout) =>
                 {
                     Bound::InPlace
                 }

@@ -104,7 +104,7 @@ pub(super) struct Channel {
 
 /// A decoded statement.
 #[derive(Clone, Debug)]
-pub(super) enum Op {
+pub(super) enum Action {
     Compute(Box<Compute>),
     Post(Box<(Channel, Operand)>),
     Send(Box<(Channel, Operand)>),
@@ -139,7 +139,7 @@ pub(super) enum Op {
 /// A decoded stream.
 #[derive(Clone, Debug)]
 pub(super) struct Code {
-    pub ops: Vec<Op>,
+    pub ops: Vec<Action>,
     /// The statement of each.
     pub places: Vec<u32>,
 }
@@ -276,7 +276,7 @@ impl Decoder<'_> {
         instr: &Instr,
         operands: &[Ref],
         scalars: &[Affine],
-    ) -> Result<Op, Fault> {
+    ) -> Result<Action, Fault> {
         let operands = operands.iter().map(|o| self.operand(*o));
         let operands: Vec<Operand> = operands.collect::<Result<_, _>>()?;
         let roles = instr.roles();
@@ -307,7 +307,7 @@ impl Decoder<'_> {
         }
         let overwrites =
             |target: usize| roles.get(target).is_some_and(|r| r.access == Access::Write);
-        Ok(Op::Compute(Box::new(Compute {
+        Ok(Action::Compute(Box::new(Compute {
             overwrites: [overwrites(0), overwrites(1)],
             operands,
             targets,
@@ -359,7 +359,7 @@ impl Decoder<'_> {
         }))
     }
 
-    fn statement(&mut self, stmt: &Stmt) -> Result<Op, Fault> {
+    fn statement(&mut self, stmt: &Stmt) -> Result<Action, Fault> {
         Ok(match stmt {
             Stmt::Compute {
                 instr,
@@ -368,15 +368,15 @@ impl Decoder<'_> {
             } => self.compute(instr, operands, scalars)?,
             Stmt::Post { family, port, slot } => {
                 let channel = self.channel(*family, port)?;
-                Op::Post(Box::new((channel, self.operand(*slot)?)))
+                Action::Post(Box::new((channel, self.operand(*slot)?)))
             }
             Stmt::Send { family, port, from } => {
                 let channel = self.channel(*family, port)?;
-                Op::Send(Box::new((channel, self.operand(*from)?)))
+                Action::Send(Box::new((channel, self.operand(*from)?)))
             }
             Stmt::Receive { family, port, slot } => {
                 let channel = self.channel(*family, port)?;
-                Op::Receive(Box::new((channel, self.operand(*slot)?)))
+                Action::Receive(Box::new((channel, self.operand(*slot)?)))
             }
             Stmt::Relay {
                 family,
@@ -386,23 +386,23 @@ impl Decoder<'_> {
                 to_port,
             } => {
                 let (from, to) = (self.channel(*family, port)?, self.channel(*to, to_port)?);
-                Op::Relay(Box::new((from, self.operand(*slot)?, to)))
+                Action::Relay(Box::new((from, self.operand(*slot)?, to)))
             }
             Stmt::Signal(token) | Stmt::Wait(token) => {
                 self.segment.tokens.get(*token).ok_or_else(missing)?;
                 let token_index = token.index() as u32;
                 match stmt {
-                    Stmt::Signal(_) => Op::Signal(token_index),
-                    _ => Op::Wait(token_index),
+                    Stmt::Signal(_) => Action::Signal(token_index),
+                    _ => Action::Wait(token_index),
                 }
             }
-            Stmt::DramBegin(dram) => Op::DramBegin(*dram),
-            Stmt::DramCommit(dram) => Op::DramCommit(*dram),
+            Stmt::DramBegin(dram) => Action::DramBegin(*dram),
+            Stmt::DramCommit(dram) => Action::DramCommit(*dram),
             Stmt::DramAcquire { dram, owner } => {
-                Op::DramAcquire(*dram, Box::new(self.linear(owner)?))
+                Action::DramAcquire(*dram, Box::new(self.linear(owner)?))
             }
             Stmt::DramRelease { dram, owner } => {
-                Op::DramRelease(*dram, Box::new(self.linear(owner)?))
+                Action::DramRelease(*dram, Box::new(self.linear(owner)?))
             }
             Stmt::DramLoad {
                 dram,
@@ -412,7 +412,7 @@ impl Decoder<'_> {
                 to,
             } => {
                 let owner = self.linear(owner)?;
-                Op::DramLoad(self.dram(*dram, owner, (offset, strides), *to)?)
+                Action::DramLoad(self.dram(*dram, owner, (offset, strides), *to)?)
             }
             Stmt::DramStore {
                 dram,
@@ -421,7 +421,7 @@ impl Decoder<'_> {
                 from,
             } => {
                 let none = Linear::default();
-                Op::DramStore(self.dram(*dram, none, (offset, strides), *from)?)
+                Action::DramStore(self.dram(*dram, none, (offset, strides), *from)?)
             }
             Stmt::Count {
                 register,
@@ -433,7 +433,7 @@ impl Decoder<'_> {
                 if register >= self.slots.registers {
                     return Err(missing());
                 }
-                Op::Count {
+                Action::Count {
                     register: (self.slots.first_register() + register) as u32,
                     from: Box::new(self.operand(*from)?),
                     max: *max,
@@ -456,10 +456,10 @@ impl Decoder<'_> {
                 open.pop();
                 let counter = (self.slots.loops() + open.len()) as u32;
                 let body = start as u32 + 1;
-                ops.push(Op::Next { counter, body });
+                ops.push(Action::Next { counter, body });
                 places.push(places[start]);
                 let exit_at = ops.len() as u32;
-                if let Op::Loop { exit, .. } = &mut ops[start] {
+                if let Action::Loop { exit, .. } = &mut ops[start] {
                     *exit = exit_at;
                 }
             }
@@ -477,7 +477,7 @@ impl Decoder<'_> {
                     }
                     let counter = (self.slots.loops() + open.len()) as u32;
                     open.push((ops.len(), end));
-                    Op::Loop {
+                    Action::Loop {
                         count: Box::new(self.linear(count).map_err(fail)?),
                         counter,
                         exit: 0,

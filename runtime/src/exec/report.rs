@@ -8,7 +8,7 @@ use dojoc_ir::entity::EntityId;
 use dojoc_ir::program::{SegmentId, Unit, inst_line};
 
 use super::core::{Active, Core, Progress};
-use super::decode::Op;
+use super::decode::Action;
 use super::fault::{Fault, unverified};
 use super::shared::Shared;
 use crate::codes;
@@ -134,7 +134,7 @@ fn waits(shared: &Shared<'_>, number: u32, core: &Core) -> Vec<Waiting> {
 fn wait(
     shared: &Shared<'_>,
     (number, core, active): (u32, &Core, &Active),
-    op: &Op,
+    op: &Action,
     frame: &[i64],
     received: bool,
 ) -> (String, Vec<u32>) {
@@ -170,11 +170,11 @@ fn wait(
         shared.map.number(core)
     };
     match op {
-        Op::Receive(end) => message(&end.0),
-        Op::Send(end) => slot(&end.0),
-        Op::Relay(ends) if received => slot(&ends.2),
-        Op::Relay(ends) => message(&ends.0),
-        Op::Wait(token) => {
+        Action::Receive(end) => message(&end.0),
+        Action::Send(end) => slot(&end.0),
+        Action::Relay(ends) if received => slot(&ends.2),
+        Action::Relay(ends) => message(&ends.0),
+        Action::Wait(token) => {
             let segment = shared
                 .program
                 .segments
@@ -184,12 +184,12 @@ fn wait(
             let name = name.map_or("?", |name| &**name);
             (format!("token %{name}"), vec![number])
         }
-        Op::DramAcquire(dram, index) => {
+        Action::DramAcquire(dram, index) => {
             let index = index.eval(frame).ok().and_then(|i| u64::try_from(i).ok());
             let on = index.and_then(|index| owner(*dram, index));
             ("the next epoch".into(), on.into_iter().collect())
         }
-        Op::DramBegin(_) => ("the readers of the last epoch".into(), Vec::new()),
+        Action::DramBegin(_) => ("the readers of the last epoch".into(), Vec::new()),
         _ => ("something".into(), Vec::new()),
     }
 }

@@ -8,7 +8,7 @@ use dojoc_ir::types::DType;
 
 use super::channel::Peer;
 use super::core::Active;
-use super::decode::{Channel, DramOperand, DynamicShape, Op, Operand, Shape, count_slot};
+use super::decode::{Action, Channel, DramOperand, DynamicShape, Operand, Shape, count_slot};
 use super::fault::{Fault, unverified};
 use super::shared::Mail;
 use super::sram::{Piece, Sram};
@@ -84,7 +84,7 @@ impl<'a> Worker<'a> {
             }
             quantum -= 1;
             match op {
-                Op::Loop {
+                Action::Loop {
                     count,
                     counter,
                     exit,
@@ -102,7 +102,7 @@ impl<'a> Worker<'a> {
                     }
                     continue;
                 }
-                Op::Next { counter, body } => {
+                Action::Next { counter, body } => {
                     self.fuel -= 1;
                     let frame = &mut active.frames[frame.clone()];
                     let next = frame[*counter as usize] + 1;
@@ -132,23 +132,23 @@ impl<'a> Worker<'a> {
 
     fn instruction(
         &mut self,
-        op: &'a Op,
+        op: &'a Action,
         (core, stream): (u32, usize),
         active: &mut Active,
         frame: std::ops::Range<usize>,
     ) -> Result<Done, Fault> {
         let bit = 1u8 << stream;
         match op {
-            Op::Compute(compute) => {
+            Action::Compute(compute) => {
                 self.compute(core, compute, &active.frames[frame], &active.buffers)?;
             }
-            Op::Signal(token) => {
+            Action::Signal(token) => {
                 let (count, waiting) = &mut active.tokens[*token as usize];
                 *count += 1;
                 let streams = std::mem::take(waiting);
                 self.core(core).ready |= streams;
             }
-            Op::Wait(token) => {
+            Action::Wait(token) => {
                 let (count, waiting) = &mut active.tokens[*token as usize];
                 if *count == 0 {
                     *waiting |= bit;
@@ -156,14 +156,14 @@ impl<'a> Worker<'a> {
                 }
                 *count -= 1;
             }
-            Op::Post(post) => {
+            Action::Post(post) => {
                 let (channel, slot) = &**post;
                 let frame = &active.frames[frame];
                 let port = port(channel, frame)?;
                 let slot = self.place(slot, frame, &active.buffers)?;
                 self.post(core, (channel, port), &slot)?;
             }
-            Op::Send(send) => {
+            Action::Send(send) => {
                 let (channel, from) = &**send;
                 let frame = &active.frames[frame];
                 let port = port(channel, frame)?;
@@ -173,14 +173,14 @@ impl<'a> Worker<'a> {
                 let from = self.place(from, frame, &active.buffers)?;
                 self.send(core, out, &from);
             }
-            Op::Receive(receive) => {
+            Action::Receive(receive) => {
                 let (channel, slot) = &**receive;
                 let frame = &active.frames[frame];
                 let port = port(channel, frame)?;
                 let slot = self.place(slot, frame, &active.buffers)?;
                 return self.receive(core, (channel, port), &slot, bit);
             }
-            Op::Relay(relay) => {
+            Action::Relay(relay) => {
                 let (from, slot, to) = &**relay;
                 let values = &active.frames[frame];
                 let slot = self.place(slot, values, &active.buffers)?;
@@ -198,13 +198,13 @@ impl<'a> Worker<'a> {
                 active.streams[stream].received = false;
                 self.send(core, out, &slot);
             }
-            Op::DramBegin(_)
-            | Op::DramCommit(_)
-            | Op::DramAcquire(..)
-            | Op::DramRelease(..)
-            | Op::DramLoad(_)
-            | Op::DramStore(_) => return self.dram(op, (core, bit), active, frame),
-            Op::Count {
+            Action::DramBegin(_)
+            | Action::DramCommit(_)
+            | Action::DramAcquire(..)
+            | Action::DramRelease(..)
+            | Action::DramLoad(_)
+            | Action::DramStore(_) => return self.dram(op, (core, bit), active, frame),
+            Action::Count {
                 register,
                 from,
                 max,
@@ -218,11 +218,12 @@ impl<'a> Worker<'a> {
                 active.frames[frame][*register as usize] = value;
             }
             // Done by the caller.
-            Op::Loop { .. } | Op::Next { .. } => {}
+            Action::Loop { .. } | Action::Next { .. } => {}
         }
         Ok(Done::Yes)
     }
 
+    #[inline(always)]
     fn layout(&mut self, shape: &'a Shape, frame: &[i64]) -> Result<LayoutRef<'a>, Fault> {
         match shape {
             Shape::Static(layout) => Ok(LayoutRef::Static(layout)),
@@ -251,8 +252,9 @@ impl<'a> Worker<'a> {
         Ok(layout)
     }
 
-    /// Where an operand lies; within the SRAM and aligned.
-    #[inline]
+    /// Where an operand lies; within the SRAM and aligned. Inlined so that a place is not written by
+    /// one function and read back by another, which stalls.
+    #[inline(always)]
     pub(super) fn place(
         &mut self,
         operand: &'a Operand,
@@ -548,7 +550,7 @@ impl<'a> Worker<'a> {
 
     fn dram(
         &mut self,
-        op: &'a Op,
+        op: &'a Action,
         (core, bit): (u32, u8),
         active: &mut Active,
         frame: std::ops::Range<usize>,
@@ -556,7 +558,7 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let values = &active.frames[frame];
         match op {
-            Op::DramBegin(dram) => {
+            Action::DramBegin(dram) => {
                 let own = self.own_instance(core, *dram)?;
                 let readers = shared.program.dram[*dram].readers;
                 let mut bank = shared.dram.bank(*dram, own, (0, 0))?;
@@ -567,7 +569,7 @@ impl<'a> Worker<'a> {
                 bank.open = true;
                 bank.released = 0;
             }
-            Op::DramCommit(dram) => {
+            Action::DramCommit(dram) => {
                 let own = self.own_instance(core, *dram)?;
                 let mut bank = shared.dram.bank(*dram, own, (0, 0))?;
                 if !std::mem::replace(&mut bank.open, false) {
@@ -578,7 +580,7 @@ impl<'a> Worker<'a> {
                 drop(bank);
                 self.wake_all(waiting);
             }
-            Op::DramAcquire(dram, owner) => {
+            Action::DramAcquire(dram, owner) => {
                 let instance = instance(owner.eval(values)?)?;
                 let mut bank = shared.dram.bank(*dram, instance, (0, 0))?;
                 let mine = (*dram, instance);
@@ -596,7 +598,7 @@ impl<'a> Worker<'a> {
                     None => active.acquired.push((*dram, instance, 1)),
                 }
             }
-            Op::DramRelease(dram, owner) => {
+            Action::DramRelease(dram, owner) => {
                 let instance = instance(owner.eval(values)?)?;
                 let mut bank = shared.dram.bank(*dram, instance, (0, 0))?;
                 bank.released += 1;
@@ -604,11 +606,11 @@ impl<'a> Worker<'a> {
                 drop(bank);
                 self.wake_all(waiting);
             }
-            Op::DramLoad(load) => {
+            Action::DramLoad(load) => {
                 let instance = instance(load.owner.eval(values)?)?;
                 self.load(core, load, instance, values, &active.buffers)?;
             }
-            Op::DramStore(store) => {
+            Action::DramStore(store) => {
                 let own = self.own_instance(core, store.dram)?;
                 self.store(core, store, own, values, &active.buffers)?;
             }

@@ -416,7 +416,8 @@ fn weights_do_not_change() {
 fn states_are_kept() {
     let text = |role: &str| {
         let a = format!("%a = buffer {{at = 0, role = \"{role}\"}} : f32[16]");
-        let state = "state @s : f32[16] = [{on = @one, at = 0, slice = [[0, 16]]}] {init = zeros}";
+        let state =
+            "state @held : f32[16] = [{on = @one, at = 0, slice = [[0, 16]]}] {init = zeros}";
         format!("{state} {}", vector(&a, "fill %a {value = 1.0}"))
     };
     refused(

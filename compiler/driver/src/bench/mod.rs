@@ -121,7 +121,7 @@ pub fn run(
             "program/idle, 1062000 cores",
             &wanted,
             "exapod",
-            |machine| programs::idle(machine),
+            programs::idle,
         )?;
     }
     Ok(())

@@ -266,11 +266,11 @@ program @vector_ring {{machine = "{machine}"}} {{
     ))
 }
 
-/// A single core that fills and adds views of a few elements, `rounds` times 8 instructions: what
-/// is left is dispatch.
+/// A single core that adds buffers of a few elements in place, `rounds` times 8 instructions: what is
+/// left is dispatch.
 pub fn dispatch(machine: &Machine, rounds: u32) -> Option<String> {
     let region = first_live(machine, 1)?;
-    let adds = "            add %x, %x, %x\n".repeat(8);
+    let adds = "            add %x, %x, %y\n".repeat(8);
     Some(format!(
         r#"dojo program 1
 
@@ -280,9 +280,11 @@ program @dispatch {{machine = "{machine}"}} {{
 
   segment @work() {{
     %x = buffer {{at = 0, role = "out"}} : f32[16]
+    %y = buffer {{at = 64}} : f32[16]
     vector (
       {{ ^()
         fill %x {{value = 0.0}}
+        fill %y {{value = 1.0}}
         for {{count = {rounds}}} (
           {{ ^(%r : index)
 {adds}          }}

@@ -64,7 +64,7 @@ fn sample() -> Program {
     let state = TensorKind::State(StateInit::Recipe(recipe));
     program.tensors.push(tensor("s", state, region));
     let mut segment = Segment {
-        name: "main".into(),
+        name: "negate_all".into(),
         params: vec!["p".into()],
         ..Segment::default()
     };

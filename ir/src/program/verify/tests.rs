@@ -252,8 +252,9 @@ fn a_slot_that_is_not_dense() {
 "#,
     );
     let expected = r#"D0222: segment @shift, comm0 stream, `post @right, %v`: `post` needs a slot whose elements lie side by side in row-major order
-D0227: segment @shift, comm0 stream, `post @right, %v`: this slot of port 0 of @right is not received by the end of the call; in all 1 are not
+D0227: segment @shift, comm0 stream, `post @right, %v`: slots of port 0 of @right are not received by the end of the call: 1, of which this is the first
   note: on core (chip 0, row 0, column 0), batch = 9
+  help: receive every slot in the call that posts it
 D0240: segment @shift, comm0 stream, `post @right, %v`: uses bytes 1024..1028 of SRAM (%y), which segment @shift, comm0 stream, `post @right, %y` gave to the network
   note: on core (chip 0, row 0, column 0), batch = 9
   help: use them behind the `recv` of the slot"#;
