@@ -45,11 +45,11 @@ fn twin(text: &str) -> String {
 
 /// The machine of a program: the one that it names, with the dead cores that a line
 /// `// dead: [row, column]` gives.
-fn machine(text: &str) -> Machine {
+fn machine(name: &str, text: &str) -> Machine {
     let dead = text.lines().find_map(|line| line.strip_prefix("// dead: "));
     let dead = dead.map(|core| format!("[[defects]]\nchip = 0\ndead = [{core}]\n"));
-    let source = format!("base = \"mesh4x4\"\n{}", dead.unwrap_or_default());
-    Machine::parse(&source, "mesh4x4").expect("the machine is sound")
+    let source = format!("base = \"{name}\"\n{}", dead.unwrap_or_default());
+    Machine::parse(&source, name).expect("the machine is sound")
 }
 
 /// Who refuses a program, and in which words: the first of parser, verifier, executor and sanitizer.
@@ -58,7 +58,7 @@ fn refused(text: &str) -> Option<(&'static str, Diagnostics)> {
         Ok(parsed) => parsed,
         Err(errors) => return Some(("parser", errors)),
     };
-    let machine = machine(text);
+    let machine = machine(&program.machine.name, text);
     let violations = verify::verify(&program, &machine);
     if !violations.is_empty() {
         let errors = violations.into_iter();

@@ -119,14 +119,14 @@ fn states_go_from_run_to_run_and_through_files() {
         let args = [&["run", "scale.dojo", "-i", "x.npy", "-o", "y.npz"], more].concat();
         lab.run(&args).ok();
         let y = read_npz(lab.path("y.npz")).unwrap();
-        from_raw(&y.iter().next().unwrap().1)
+        from_raw(&y.first().unwrap().1)
     };
     assert_eq!(
         run(&["--repeat", "3", "--state-out", "s.npz"]),
         counted(3.0)
     );
     let state = read_npz(lab.path("s.npz")).unwrap();
-    let (name, state) = state.iter().next().unwrap();
+    let (name, state) = state.first().unwrap();
     assert_eq!((name.as_str(), from_raw(state)), ("sum", counted(3.0)));
     assert_eq!(
         run(&["--state-in", "s.npz", "--threads", "1"]),

@@ -218,7 +218,7 @@ fn instructions_are_documented() {
     sub           a - b.
     mul           a * b.
     div           a / b; for integers towards zero, and 0 for a divisor of 0.
-    rem           The remainder of `div` for integers, with the sign of a; a for a divisor of 0.
+    rem           The remainder of `div` for integers, with the sign of a; 0 for a divisor of 0.
     min           The smaller; NaN if either is NaN; of two zeros the negative one.
     max           The larger; NaN if either is NaN; of two zeros the positive one.
     pow           a to the power of b, for floats.
@@ -226,7 +226,7 @@ fn instructions_are_documented() {
     or            Either, for bool; bit by bit, for integers.
     xor           One of both, for bool; bit by bit, for integers.
     shl           a shifted left by b bits, for integers; 0 for b outside the width.
-    shr           a shifted right by b bits, for integers, with the sign of a; as if by the width less one for b outside the width.
+    shr           a shifted right by b bits, for integers, with the sign of a; by the width (0, or -1 for negative a) for b outside it.
     fma           y = a b + c, rounded once.
     clamp         y = min(max(x, low), high).
     eq            a = b.
