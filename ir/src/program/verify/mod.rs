@@ -81,7 +81,7 @@ impl Violation {
 
     /// The violation as the user sees it: at its place in the text if `spans` has one, else at the
     /// node of the user's model, if there is one. The message begins with the segment, stream and
-    /// statement.
+    /// statement; where it is about code, a core that runs it is named.
     pub fn into_diagnostic(
         self,
         program: &Program,
@@ -105,8 +105,28 @@ impl Violation {
         };
         diagnostic.notes = self.notes;
         diagnostic.help = self.help;
+        let names_a_core = |text: &String| text.contains("core (chip");
+        if !names_a_core(&diagnostic.message) && !diagnostic.notes.iter().any(names_a_core) {
+            let core = first_core(program, self.place);
+            let note = core.map(|core| format!("on core {}", core_name(core)));
+            diagnostic.notes.extend(note);
+        }
         diagnostic
     }
+}
+
+/// The first core that runs the code at a place; `None` for what is not code, and for code that
+/// nothing calls.
+fn first_core(program: &Program, place: Place) -> Option<CoreAddress> {
+    let (Place::Inst(wanted, ..) | Place::Buffer(wanted, _)) = place else {
+        return None;
+    };
+    let steps = program.entries.values().flat_map(|entry| &entry.steps);
+    let mut calls = steps.filter_map(|step| match step {
+        super::Step::Call { segment, on, .. } if *segment == wanted => Some(*on),
+        _ => None,
+    });
+    program.regions.get(calls.next()?)?.get(0)
 }
 
 /// A core as messages name it.

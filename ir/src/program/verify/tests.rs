@@ -224,7 +224,8 @@ fn a_misaligned_stride() {
         r#"%v = view %x {strides = [6]} : f32[32]
       send @right, %x"#,
     );
-    let expected = r#"D0224: segment @shift, comm0 stream, `%v = view %x {strides = [6]} : f32[32]`: view %v has a stride of 6 bytes, which is no multiple of 4 bytes"#;
+    let expected = r#"D0224: segment @shift, comm0 stream, `%v = view %x {strides = [6]} : f32[32]`: view %v has a stride of 6 bytes, which is no multiple of 4 bytes
+  note: on core (chip 0, row 0, column 0)"#;
     same("a_misaligned_stride", &found, expected);
 }
 
@@ -237,7 +238,8 @@ fn operands_that_do_not_fit() {
       add %v, %v, %w
       send @right, %x"#,
     );
-    let expected = r#"D0222: segment @shift, comm0 stream, `add %v, %v, %w`: `add` needs `b` of the extents of `a`, [32], found [16]"#;
+    let expected = r#"D0222: segment @shift, comm0 stream, `add %v, %v, %w`: `add` needs `b` of the extents of `a`, [32], found [16]
+  note: on core (chip 0, row 0, column 0)"#;
     same("operands_that_do_not_fit", &found, expected);
 }
 
@@ -252,6 +254,7 @@ fn a_slot_that_is_not_dense() {
 "#,
     );
     let expected = r#"D0222: segment @shift, comm0 stream, `post @right, %v`: `post` needs a slot whose elements lie side by side in row-major order
+  note: on core (chip 0, row 0, column 0)
 D0227: segment @shift, comm0 stream, `post @right, %v`: slots of port 0 of @right are not received by the end of the call: 1, of which this is the first
   note: on core (chip 0, row 0, column 0), batch = 9
   help: receive every slot in the call that posts it
@@ -382,10 +385,13 @@ fn a_register_that_may_differ() {
 "#,
     );
     let expected = r#"D0229: segment @s, comm0 stream, `post @right, %y`: `post` stands in a loop whose count depends on register %n, which may differ between cores
+  note: on core (chip 0, row 0, column 0)
   help: deliver the value to all members by a channel and name its family in `via`
 D0229: segment @s, comm0 stream, `send @right, %x`: `send` stands in a loop whose count depends on register %n, which may differ between cores
+  note: on core (chip 0, row 0, column 0)
   help: deliver the value to all members by a channel and name its family in `via`
 D0229: segment @s, comm0 stream, `recv @right, %y`: `recv` stands in a loop whose count depends on register %n, which may differ between cores
+  note: on core (chip 0, row 0, column 0)
   help: deliver the value to all members by a channel and name its family in `via`"#;
     same("a_register_that_may_differ", &found, expected);
 }
@@ -426,6 +432,7 @@ fn a_register_from_other_bytes() {
 "#,
     );
     let expected = r#"D0229: segment @receiver, comm0 stream, `%n = count %c {max = 3, via = @count}`: register %n is not proved to hold what @count delivered: `fill` (statement 2 of the stream) writes these bytes
+  note: on core (chip 0, row 0, column 1)
   help: receive the value into a slot of its own and read it from there, in one stream"#;
     same("a_register_from_other_bytes", &found, expected);
 }
@@ -466,7 +473,8 @@ fn a_loop_that_only_one_end_counts() {
     let expected = r#"D0227: channel @data: in entry @main, from port 0 of core (chip 0, row 0, column 0) to core (chip 0, row 0, column 1), 1 messages are sent, 3 are received
   note: segment @sender sends on core (chip 0, row 0, column 0) or others
   note: segment @receiver receives on core (chip 0, row 0, column 1) or others
-D0229: segment @sender, comm0 stream, `send @data, %x`: messages of @data are sent in loops counted by @count, but nowhere received in such loops"#;
+D0229: segment @sender, comm0 stream, `send @data, %x`: messages of @data are sent in loops counted by @count, but nowhere received in such loops
+  note: on core (chip 0, row 0, column 0)"#;
     same("a_loop_that_only_one_end_counts", &found, expected);
 }
 
@@ -484,7 +492,8 @@ fn a_product_on_the_vector_stream() {
   entry @main() {inputs = [], outputs = []} { call @s {on = @a, row = []} }
 "#,
     );
-    let expected = r#"D0241: segment @s, vector stream, `mm %c, %a, %a`: `mm` needs the matrix unit, the vector stream does not drive it"#;
+    let expected = r#"D0241: segment @s, vector stream, `mm %c, %a, %a`: `mm` needs the matrix unit, the vector stream does not drive it
+  note: on core (chip 0, row 0, column 0)"#;
     same("a_product_on_the_vector_stream", &found, expected);
 }
 
@@ -615,7 +624,8 @@ fn dram_store_after_commit() {
         r#"dram.commit @d
         dram.store @d, %x"#,
     );
-    let expected = r#"D0236: segment @owner, comm0 stream, `dram.store @d, %x`: stores to @d outside of `dram.begin` and `dram.commit` of its stream"#;
+    let expected = r#"D0236: segment @owner, comm0 stream, `dram.store @d, %x`: stores to @d outside of `dram.begin` and `dram.commit` of its stream
+  note: on core (chip 0, row 0, column 0)"#;
     same("dram_store_after_commit", &found, expected);
 }
 
@@ -626,7 +636,8 @@ fn dram_epoch_left_open() {
 "#,
         r#""#,
     );
-    let expected = r#"D0236: segment @owner, comm0 stream, `for {count = 3} (...)`: opens or closes an epoch of a dram region in its body"#;
+    let expected = r#"D0236: segment @owner, comm0 stream, `for {count = 3} (...)`: opens or closes an epoch of a dram region in its body
+  note: on core (chip 0, row 0, column 0)"#;
     same("dram_epoch_left_open", &found, expected);
 }
 
