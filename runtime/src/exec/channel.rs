@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use dojoc_ir::entity::EntityId;
 use dojoc_ir::program::{Family, FamilyId, IndexEnv, IndexExpr, Program};
 
+use super::block::Pool;
 use super::cores::CoreMap;
 use super::fault::{Fault, unverified};
 use super::sram::Piece;
@@ -73,6 +74,21 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// Makes them as they were when they were opened, for the next run.
+    pub(super) fn reset(&mut self, pool: &mut Pool) {
+        for out in &mut self.outs {
+            out.waiting = 0;
+            out.peers_mut().for_each(|peer| peer.credits = 0);
+        }
+        for end in &mut self.ins {
+            end.waiting = 0;
+            end.posted.clear();
+            for message in end.messages.drain(..) {
+                pool.give(message.block);
+            }
+        }
+    }
+
     pub(super) fn out(&self, family: FamilyId, port: u32) -> Option<usize> {
         self.outs
             .iter()

@@ -77,6 +77,8 @@ pub struct Executor {
     senders: AllSenders,
     sender_dims: Vec<i64>,
     cores: Vec<Core>,
+    /// Run parameters and threads for which the ports of cores are open.
+    ports_for: (Vec<i64>, usize),
     dram: Dram,
     sram_bytes: u32,
     account: Arc<Account>,
@@ -125,6 +127,7 @@ impl Executor {
             memos,
             roles: HashMap::new(),
             cores,
+            ports_for: (Vec::new(), 0),
             sram_bytes,
             account,
             store: Store::default(),
@@ -356,6 +359,12 @@ impl Engine for Executor {
         options: &RunOptions,
         probes: Option<&dyn ProbeSink>,
     ) -> Result<Stats, Diagnostics> {
+        // Who is at the other end of a port depends on these, and nothing else of an open port lasts.
+        let ports_for = (dims.to_vec(), options.threads);
+        if self.ports_for != ports_for {
+            self.cores.iter_mut().for_each(|core| core.ports = None);
+            self.ports_for = ports_for;
+        }
         let result = self.work(entry, (dims, options), probes);
         let pool = &mut self.kits[0].pool;
         for core in &mut self.cores {
@@ -363,11 +372,8 @@ impl Engine for Executor {
             core.ready = 0;
             core.queued = false;
             core.done = false;
-            for piece in core.ports.take().into_iter().flat_map(|ports| ports.ins) {
-                for message in piece.messages {
-                    pool.give(message.block);
-                }
-            }
+            let ports = core.ports.as_deref_mut();
+            ports.into_iter().for_each(|ports| ports.reset(pool));
         }
         result
     }

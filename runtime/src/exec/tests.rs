@@ -93,7 +93,9 @@ fn check_all_schedules(declarations: &str, inputs: &[Tensor], expected: &[Tensor
     let mut stats = None;
     let seeds = (0..50).map(Some);
     let schedules = [(1, None), (2, None), (4, None)].into_iter();
-    let schedules = schedules.chain(seeds.map(|seed| (1 + seed.unwrap_or(0) as usize % 3, seed)));
+    // Ports stay open from one run to the next with as many threads: every number comes twice.
+    let threads = |seed: u64| 1 + seed as usize / 2 % 3;
+    let schedules = schedules.chain(seeds.map(|seed| (threads(seed.unwrap_or(0)), seed)));
     let mut test = Test::new(declarations);
     for (threads, shuffle) in schedules {
         let (outputs, mut found) = test.run(inputs, &options(threads, shuffle)).unwrap();
