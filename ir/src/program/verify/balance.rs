@@ -16,9 +16,8 @@ use super::trace::{End, Follower, Node, Seq, Sequences, Subject, Trouble, tree, 
 use super::{Context, Violation, core_name};
 use crate::codes;
 
-/// Values of run parameters for which sequences are compared: all if there are no more, else the
-/// least, the greatest and some between. Numbers of messages are polynomials of low degree in them.
-const MAX_SAMPLES: u64 = 32;
+/// Combinations of values of run parameters that are checked one by one; more are undecided.
+const MAX_COMBINATIONS: u64 = 1 << 10;
 /// Iterations followed for one class of cores.
 const MAX_ITERATIONS: u64 = 1 << 20;
 /// Channel ends of one family.
@@ -37,7 +36,7 @@ pub(super) fn check(cx: &mut Context<'_>, all: &[Channels]) {
             if relevant.count() == 0 {
                 continue;
             }
-            for dims in samples(program, &uses.dims(program, entry)) {
+            for dims in dim_values(cx, Place::Entry(id), &uses.dims(program, entry)) {
                 if !one(cx, &mut positions, (id, family), channels, &uses, &dims) {
                     break;
                 }
@@ -128,45 +127,38 @@ impl<'p> Uses<'p> {
     }
 }
 
-/// Values of all run parameters, of which those in `used` vary.
-pub(super) fn samples(program: &Program, used: &BTreeSet<u16>) -> Vec<Vec<i64>> {
-    let maximum = |dim: usize| i64::try_from(program.dims[dim].1).unwrap_or(i64::MAX);
-    let limits: Vec<(i64, i64)> = (0..program.dims.len())
-        .map(|dim| {
+/// All values of the run parameters, of which those in `used` vary. Nothing, and a report at `place`,
+/// if there are too many.
+pub(super) fn dim_values(
+    cx: &mut Context<'_>,
+    place: Place,
+    used: &BTreeSet<u16>,
+) -> Vec<Vec<i64>> {
+    let dims = cx.program.dims.iter().enumerate();
+    let limits: Vec<(i64, i64)> = dims
+        .map(|(dim, (_, maximum))| {
             let varies = used.contains(&(dim as u16));
-            (1, if varies { maximum(dim) } else { 1 })
+            let maximum = i64::try_from(*maximum).unwrap_or(i64::MAX);
+            (1, if varies { maximum } else { 1 })
         })
         .collect();
     let count = limits
         .iter()
         .fold(1u64, |n, (_, high)| n.saturating_mul(high.unsigned_abs()));
+    if count > MAX_COMBINATIONS {
+        let message = format!("there are {count} values of run parameters to check");
+        let help = "lower the maxima of run parameters that counts, sizes, offsets or shards use";
+        cx.report(Violation::new(codes::UNDECIDED, place, message).help(help));
+        return Vec::new();
+    }
     let mut digits = vec![1; limits.len()];
     let mut all = Vec::new();
-    if count <= MAX_SAMPLES {
-        loop {
-            all.push(digits.clone());
-            if !advance(&mut digits, &limits) {
-                return all;
-            }
+    loop {
+        all.push(digits.clone());
+        if !advance(&mut digits, &limits) {
+            return all;
         }
     }
-    let ends = |t: i64| -> Vec<i64> {
-        let within = |high: i64| {
-            let steps = i128::from(high - 1) * i128::from(t) / (MAX_SAMPLES as i128 - 2);
-            1 + steps as i64
-        };
-        limits.iter().map(|(_, high)| within(*high)).collect()
-    };
-    all.extend((0..=MAX_SAMPLES as i64 - 2).map(ends));
-    // One at its end, the others at their beginning.
-    for dim in used {
-        let mut values = vec![1; limits.len()];
-        values[usize::from(*dim)] = maximum(usize::from(*dim));
-        all.push(values);
-    }
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 /// Distinct sequences by number; 0 is the empty one.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::super::instr::Ref;
 use super::super::{Affine, DramId, DramRegion, EntryId, Place, SegmentId, Step, Stmt};
-use super::balance::{Uses, follow, samples};
+use super::balance::{Uses, dim_values, follow};
 use super::bounds::{Layout, reach};
 use super::channels::Positions;
 use super::rows::row_env;
@@ -42,7 +42,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
             epochs.guarded.contains(&(segment, stream, at))
         });
         for (entry, declared) in program.entries.iter() {
-            for dims in samples(program, &uses.dims(program, declared)) {
+            for dims in dim_values(cx, Place::Dram(id), &uses.dims(program, declared)) {
                 let mut count = Count {
                     cx,
                     positions: &mut positions,

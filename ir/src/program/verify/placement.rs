@@ -6,7 +6,7 @@ use super::super::{
     Coordinate, DramId, Home, IndexEnv, IndexExpr, IndexNode, Place, RegionId, Shard, StateInit,
     TensorDecl, TensorId, TensorKind, Var, ViewType,
 };
-use super::balance::samples;
+use super::balance::dim_values;
 use super::channels::Positions;
 use super::cover::{Fault, Part, cover};
 use super::rows::row_env;
@@ -19,7 +19,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
     let mut spans = Vec::new();
     for (id, tensor) in program.tensors.iter() {
         recipe(cx, id, tensor);
-        let dims = samples(program, &dims_of(tensor));
+        let dims = dim_values(cx, Place::Tensor(id), &dims_of(tensor));
         for dims in dims {
             if !placed(cx, id, tensor, &dims, &mut spans) {
                 break;

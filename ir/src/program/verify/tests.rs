@@ -766,3 +766,28 @@ fn a_million_cores_are_a_region() {
     let site = format!("(chip {chip}, row {row}, column {column})");
     assert_eq!(found, [format!("there is no live core at {site}")]);
 }
+
+#[test]
+fn too_many_values_of_run_parameters() {
+    let text = |most: u64| {
+        let head = format!("machine = \"mesh4x4\", dims = {{n = {most}}}");
+        let body = "cores @one = [box(0, 0, 0)]
+            input @x : f32[n] = [{on = @one, at = 0, slice = [[0, n]], strides = [4]}]
+            entry @main() {inputs = [@x], outputs = []} {}";
+        format!("dojo program 1\nprogram @p {{{head}}} {{\n{body}\n}}\n")
+    };
+    let found = |text: &str| {
+        let (program, _) = parse(text).map_err(|e| e.to_string()).unwrap();
+        let found = verify(&program, &machine("mesh4x4")).into_iter();
+        let found = found.map(|violation| violation.into_diagnostic(&program, None).to_string());
+        found.collect::<Vec<_>>().join("\n")
+    };
+    same("few_values", &found(&text(1024)), "");
+    let expected = r#"D0233: tensor @x: there are 1025 values of run parameters to check
+  help: lower the maxima of run parameters that counts, sizes, offsets or shards use"#;
+    same(
+        "too_many_values_of_run_parameters",
+        &found(&text(1025)),
+        expected,
+    );
+}
