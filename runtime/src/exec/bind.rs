@@ -72,9 +72,9 @@ impl<'a> Worker<'a> {
                 .check(&types)
                 .map_err(|what| unverified(&what))?;
         }
-        if let (true, [Some(c), Some(a), ..]) = (compute.matmul, places) {
-            let columns = c.layout.view.shape.last().copied().unwrap_or(0);
-            self.stats.flops += 2 * a.layout.elements as u64 * columns;
+        if compute.matmul {
+            let views = places.iter().flatten().map(|place| &place.layout.view);
+            self.stats.flops += compute.instr.flops(views);
         }
         let sram = &mut self.cores[(core - self.first) as usize].sram;
         let options = self.shared.options;

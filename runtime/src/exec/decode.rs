@@ -316,7 +316,7 @@ impl Decoder<'_> {
                 .map(|s| self.linear(s))
                 .collect::<Result<_, _>>()?,
             dynamic: known.is_none(),
-            matmul: matches!(instr, Instr::MatMul(_)),
+            matmul: instr.needs_matrix(),
             instr: instr.clone(),
         })))
     }

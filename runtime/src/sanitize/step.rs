@@ -422,18 +422,7 @@ impl Run<'_> {
                 memory.set_image(operand.at, &operand.layout, image);
             }
         }
-        self.stats.flops += flops(instr, &operands);
+        self.stats.flops += instr.flops(operands.iter().map(|operand| &operand.layout.view));
         Ok(Progress::Done)
-    }
-}
-
-/// Floating-point operations of a tile product, else 0.
-fn flops(instr: &Instr, operands: &[Operand]) -> u64 {
-    match (instr, operands) {
-        (Instr::MatMul(_), [c, a, ..]) => {
-            let columns = c.layout.view.shape.last().copied().unwrap_or(1);
-            2 * a.layout.elements as u64 * columns
-        }
-        _ => 0,
     }
 }

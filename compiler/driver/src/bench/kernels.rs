@@ -53,47 +53,38 @@ fn value(i: usize) -> f32 {
 }
 
 fn product_f32(kernels: &'static dyn Kernels, (m, n, k): Tile) -> Box<dyn FnMut()> {
-    let a: Vec<f32> = (0..m * k).map(value).collect();
+    let mut panels = Aligned::new(packed_len_f32(k, n));
     let rows: Vec<f32> = (0..k * n).map(value).collect();
-    let mut panels = Aligned::<f32>::new(packed_len_f32(k, n));
-    let b = Matrix {
-        data: rows.as_slice(),
-        stride: n,
+    kernels.pack_b_f32(dense(&rows, n), k, n, &mut panels);
+    let run = move |product: &Matmul<'_, f32>, c: Output<'_>, scratch: &mut Scratch| {
+        kernels.matmul_f32(product, c, scratch);
     };
-    kernels.pack_b_f32(Rhs::Rows(b), k, n, &mut panels);
-    let (mut c, mut scratch) = (vec![0f32; m * n], Scratch::default());
-    Box::new(move || {
-        let product = Matmul {
-            m,
-            n,
-            k,
-            a: Lhs {
-                data: &a,
-                stride: k,
-                transposed: false,
-            },
-            b: Rhs::Packed(&panels),
-            epilogue: Epilogue::default(),
-        };
-        let output = Output::F32 {
-            data: &mut c,
-            stride: n,
-            accumulate: false,
-        };
-        kernels.matmul_f32(&product, output, &mut scratch);
-    })
+    hot((m, n, k), value, panels, run)
 }
 
 fn product_bf16(kernels: &'static dyn Kernels, (m, n, k): Tile) -> Box<dyn FnMut()> {
     let narrow = |i| bf16::from_f32(value(i));
-    let a: Vec<bf16> = (0..m * k).map(narrow).collect();
+    let mut panels = Aligned::new(packed_len_bf16(k, n));
     let rows: Vec<bf16> = (0..k * n).map(narrow).collect();
-    let mut panels = Aligned::<bf16>::new(packed_len_bf16(k, n));
-    let b = Matrix {
-        data: rows.as_slice(),
-        stride: n,
+    kernels.pack_b_bf16(dense(&rows, n), k, n, &mut panels);
+    let run = move |product: &Matmul<'_, bf16>, c: Output<'_>, scratch: &mut Scratch| {
+        kernels.matmul_bf16(product, c, scratch);
     };
-    kernels.pack_b_bf16(Rhs::Rows(b), k, n, &mut panels);
+    hot((m, n, k), narrow, panels, run)
+}
+
+fn dense<E>(data: &[E], stride: usize) -> Rhs<'_, E> {
+    Rhs::Rows(Matrix { data, stride })
+}
+
+/// A product that can be run again and again on the same operands.
+fn hot<E: Copy + Default + 'static>(
+    (m, n, k): Tile,
+    value: impl Fn(usize) -> E,
+    panels: Aligned<E>,
+    run: impl Fn(&Matmul<'_, E>, Output<'_>, &mut Scratch) + 'static,
+) -> Box<dyn FnMut()> {
+    let a: Vec<E> = (0..m * k).map(value).collect();
     let (mut c, mut scratch) = (vec![0f32; m * n], Scratch::default());
     Box::new(move || {
         let product = Matmul {
@@ -113,6 +104,6 @@ fn product_bf16(kernels: &'static dyn Kernels, (m, n, k): Tile) -> Box<dyn FnMut
             stride: n,
             accumulate: false,
         };
-        kernels.matmul_bf16(&product, output, &mut scratch);
+        run(&product, output, &mut scratch);
     })
 }

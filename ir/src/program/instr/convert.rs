@@ -3,8 +3,8 @@
 use super::check::{Arg, Checked, strided};
 use super::cost::{self, Meter, lanes};
 use super::sample::dense;
-use super::{Cost, InstrDef, InstrInfo, Role, instr_struct};
-use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
+use super::{Cost, InstrDef, InstrInfo, Role, instr_struct, instr_text};
+use crate::attr::Flag;
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::{Class, DType};
@@ -88,21 +88,7 @@ impl InstrDef for Convert {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "convert"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("convert");
 
     fn roles(&self) -> Vec<Role> {
         let mut roles = vec![Role::write("y"), Role::read("x")];

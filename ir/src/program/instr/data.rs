@@ -3,8 +3,8 @@
 use super::check::{Kind, any_layout, strided};
 use super::cost::{self, Meter, Runs};
 use super::sample::{columns, dense, dtypes, packed};
-use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct};
-use crate::attr::{AttrError, AttrSpec, Attrs, Flag, Number};
+use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct, instr_text};
+use crate::attr::{Flag, Number};
 use crate::machine::{Confidence, Machine};
 use crate::program::{Packing, ViewType};
 use crate::types::{Class, DType};
@@ -52,21 +52,7 @@ impl InstrDef for Copy {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "copy"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("copy");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]
@@ -140,21 +126,7 @@ impl InstrDef for Pad {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "pad"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("pad");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]
@@ -235,21 +207,7 @@ impl InstrDef for Gather {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "gather"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("gather");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x"), Role::read("indices")]
@@ -330,21 +288,7 @@ impl InstrDef for Scatter {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "scatter"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("scatter");
 
     fn roles(&self) -> Vec<Role> {
         vec![

@@ -3,8 +3,8 @@
 use super::check::{Arg, Checked, any_layout};
 use super::sample::{dense, packed};
 use super::vector::MapFunction;
-use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct, product};
-use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
+use super::{Access, Cost, InstrDef, InstrInfo, Role, instr_struct, instr_text, product};
+use crate::attr::Flag;
 use crate::attr_enum;
 use crate::machine::{Confidence, Machine};
 use crate::program::{Packing, ViewType};
@@ -205,21 +205,7 @@ impl InstrDef for MatMul {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "mm"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("mm");
 
     fn roles(&self) -> Vec<Role> {
         let c = if *self.accumulate && !*self.sums {

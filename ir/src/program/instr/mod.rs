@@ -433,6 +433,21 @@ instrs! {
     sort::TopK,
 }
 
+impl Instr {
+    /// Floating-point operations of a tile product, two per step of a sum; 0 for everything else.
+    /// `operands` are those that [`Instr::check`] accepts.
+    pub fn flops<'a>(&self, mut operands: impl Iterator<Item = &'a ViewType>) -> u64 {
+        if !self.needs_matrix() {
+            return 0;
+        }
+        let (Some(c), Some(a)) = (operands.next(), operands.next()) else {
+            return 0;
+        };
+        let columns = c.shape.last().copied().unwrap_or(1);
+        a.elements().saturating_mul(columns).saturating_mul(2)
+    }
+}
+
 impl Stmt {
     /// The word in the text.
     pub fn mnemonic(&self) -> &'static str {
@@ -598,3 +613,53 @@ macro_rules! function_struct {
     };
 }
 pub(crate) use function_struct;
+
+/// The text methods of an [`InstrDef`] declared by [`instr_struct!`].
+macro_rules! instr_text {
+    ($mnemonic:literal) => {
+        fn mnemonic(&self) -> &'static str {
+            $mnemonic
+        }
+
+        fn schema() -> Vec<$crate::attr::AttrSpec> {
+            Self::field_schema()
+        }
+
+        fn parse(
+            _mnemonic: &str,
+            attrs: &$crate::attr::Attrs,
+        ) -> Result<Self, $crate::attr::AttrError> {
+            Self::parse_fields(attrs)
+        }
+
+        fn attrs(&self) -> $crate::attr::Attrs {
+            self.to_attrs()
+        }
+    };
+}
+pub(crate) use instr_text;
+
+/// The text methods of an [`InstrDef`] declared by [`function_struct!`].
+macro_rules! function_text {
+    ($function:ident) => {
+        fn mnemonic(&self) -> &'static str {
+            self.function.name()
+        }
+
+        fn schema() -> Vec<$crate::attr::AttrSpec> {
+            Self::field_schema()
+        }
+
+        fn parse(
+            mnemonic: &str,
+            attrs: &$crate::attr::Attrs,
+        ) -> Result<Self, $crate::attr::AttrError> {
+            Self::parse_fields($function::from_name(mnemonic), attrs)
+        }
+
+        fn attrs(&self) -> $crate::attr::Attrs {
+            self.to_attrs()
+        }
+    };
+}
+pub(crate) use function_text;

@@ -3,8 +3,8 @@
 use super::check::{Kind, last_dimension, strided};
 use super::cost::{Meter, lanes, tree_depth};
 use super::sample::{dense, dtypes};
-use super::{Access, Cost, InstrDef, InstrInfo, Role, function_struct, functions};
-use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
+use super::{Access, Cost, InstrDef, InstrInfo, Role, function_struct, function_text, functions};
+use crate::attr::Flag;
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::DType;
@@ -66,22 +66,7 @@ impl InstrDef for Reduce {
         ReduceFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = ReduceFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(ReduceFunction);
 
     fn roles(&self) -> Vec<Role> {
         let access = if *self.accumulate {
@@ -208,22 +193,7 @@ impl InstrDef for ArgReduce {
         ArgFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = ArgFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(ArgFunction);
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]
@@ -323,22 +293,7 @@ impl InstrDef for Scan {
         ScanFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = ScanFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(ScanFunction);
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]

@@ -3,8 +3,8 @@
 use super::check::{Kind, last_dimension, strided};
 use super::cost::{Meter, tree_depth};
 use super::sample::{dense, dtypes};
-use super::{Cost, InstrDef, InstrInfo, Role, instr_struct};
-use crate::attr::{AttrError, AttrSpec, Attrs, Flag};
+use super::{Cost, InstrDef, InstrInfo, Role, instr_struct, instr_text};
+use crate::attr::Flag;
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::DType;
@@ -49,21 +49,7 @@ impl InstrDef for Sort {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "sort"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("sort");
 
     fn roles(&self) -> Vec<Role> {
         vec![
@@ -136,21 +122,7 @@ impl InstrDef for TopK {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "topk"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("topk");
 
     fn roles(&self) -> Vec<Role> {
         vec![

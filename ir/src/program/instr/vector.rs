@@ -5,8 +5,11 @@ mod compare;
 use super::check::{Arg, Kind, strided};
 use super::cost::{self, DIVISION, INTEGER_DIVISION, SCALAR_DIVISION};
 use super::sample::{columns, dense, dtypes};
-use super::{Cost, InstrDef, InstrInfo, Role, function_struct, functions, instr_struct};
-use crate::attr::{AttrError, AttrSpec, Attrs, Number};
+use super::{
+    Cost, InstrDef, InstrInfo, Role, function_struct, function_text, functions, instr_struct,
+    instr_text,
+};
+use crate::attr::Number;
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::{Class, DType};
@@ -162,22 +165,7 @@ impl InstrDef for Map {
         MapFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = MapFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(MapFunction);
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]
@@ -319,22 +307,7 @@ impl InstrDef for Zip {
         ZipFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = ZipFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(ZipFunction);
 
     fn roles(&self) -> Vec<Role> {
         let mut roles = vec![Role::write("y"), Role::read("a")];
@@ -433,21 +406,7 @@ impl InstrDef for MulAdd {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "fma"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("fma");
 
     fn roles(&self) -> Vec<Role> {
         vec![
@@ -505,21 +464,7 @@ impl InstrDef for Clamp {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "clamp"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("clamp");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y"), Role::read("x")]
@@ -573,21 +518,7 @@ impl InstrDef for Fill {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "fill"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("fill");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y")]
@@ -640,21 +571,7 @@ impl InstrDef for Iota {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "iota"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("iota");
 
     fn roles(&self) -> Vec<Role> {
         vec![Role::write("y")]

@@ -3,9 +3,12 @@
 use super::super::check::{Kind, strided};
 use super::super::cost;
 use super::super::sample::{dense, dtypes};
-use super::super::{Cost, InstrDef, InstrInfo, Role, function_struct, functions, instr_struct};
+use super::super::{
+    Cost, InstrDef, InstrInfo, Role, function_struct, function_text, functions, instr_struct,
+    instr_text,
+};
 use super::{PRICE, SIMD, result_and_first};
-use crate::attr::{AttrError, AttrSpec, Attrs, Number};
+use crate::attr::Number;
 use crate::machine::{Confidence, Machine};
 use crate::program::ViewType;
 use crate::types::DType;
@@ -51,22 +54,7 @@ impl InstrDef for Compare {
         CompareFunction::ALL.iter().map(info).collect()
     }
 
-    fn mnemonic(&self) -> &'static str {
-        self.function.name()
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        let function = CompareFunction::from_name(mnemonic);
-        Self::parse_fields(function, attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    function_text!(CompareFunction);
 
     fn roles(&self) -> Vec<Role> {
         let mut roles = vec![Role::write("y"), Role::read("a")];
@@ -144,21 +132,7 @@ impl InstrDef for Select {
         }]
     }
 
-    fn mnemonic(&self) -> &'static str {
-        "select"
-    }
-
-    fn schema() -> Vec<AttrSpec> {
-        Self::field_schema()
-    }
-
-    fn parse(_mnemonic: &str, attrs: &Attrs) -> Result<Self, AttrError> {
-        Self::parse_fields(attrs)
-    }
-
-    fn attrs(&self) -> Attrs {
-        self.to_attrs()
-    }
+    instr_text!("select");
 
     fn roles(&self) -> Vec<Role> {
         vec![
