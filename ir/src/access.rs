@@ -156,7 +156,7 @@ pub enum Combine {
 }
 
 /// An associative combination with an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Monoid {
     /// Sum; identity 0.
     Sum,

@@ -41,6 +41,7 @@ pub mod ops;
 pub mod program;
 pub mod scalar;
 pub mod tensor;
+pub mod tiled;
 pub mod types;
 
 pub mod formats;
