@@ -37,6 +37,7 @@ pub mod dim;
 pub mod entity;
 pub mod graph;
 pub mod level;
+pub mod mesh;
 pub mod ops;
 pub mod program;
 pub mod scalar;

@@ -89,15 +89,23 @@ impl Split {
 
     /// Elements for a range of iterations, of a dim of `extent` elements.
     pub fn elements_of(&self, extent: u64, iterations: &BlockRange) -> BlockRange {
+        let window = self.window_of(iterations);
+        let clip = |x: i64| u64::try_from(x).unwrap_or(0).min(extent);
+        let (start, end) = (clip(window.start), clip(window.end));
+        if start < end { start..end } else { 0..0 }
+    }
+
+    /// As [`elements_of`](Self::elements_of) without clipping: the *window*, which memory is laid
+    /// out for, so that elements outside the tensor have a place too. Saturating.
+    pub fn window_of(&self, iterations: &BlockRange) -> Range<i64> {
         if iterations.is_empty() {
             return 0..0;
         }
         let stride = i128::from(self.stride);
         let start = stride * i128::from(iterations.start) - i128::from(self.low);
         let end = stride * i128::from(iterations.end - 1) + 1 + i128::from(self.high);
-        let clip = |x: i128| x.clamp(0, i128::from(extent)) as u64;
-        let (start, end) = (clip(start), clip(end));
-        if start < end { start..end } else { 0..0 }
+        let narrow = |x: i128| x.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        narrow(start)..narrow(end.max(start))
     }
 }
 
@@ -142,23 +150,24 @@ impl Layout {
             .collect()
     }
 
-    /// The largest extents of a block.
-    pub fn largest_block(&self, grid: &Grid) -> Vec<u64> {
-        self.splits
-            .iter()
-            .zip(&self.view)
-            .map(|(split, extent)| {
-                let count: u64 = split.axes.iter().map(|a| grid.axes[*a].size).product();
-                (0..count)
-                    .map(|at| {
-                        let block = balanced(split.extent, split.unit, count, at);
-                        let elements = split.elements_of(*extent, &block);
-                        elements.end - elements.start
-                    })
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect()
+    /// The window of the core at `coordinates`, see [`Split::window_of`]; for plain splits the
+    /// block. Memory of a core holds the window of its block, row-major.
+    pub fn window(&self, grid: &Grid, coordinates: &[u64]) -> Vec<Range<i64>> {
+        let window = |split: &Split| split.window_of(&split.iterations(grid, coordinates));
+        self.splits.iter().map(window).collect()
+    }
+
+    /// The largest extents of a window.
+    pub fn largest_window(&self, grid: &Grid) -> Vec<u64> {
+        let largest = |split: &Split| {
+            let count: u64 = split.axes.iter().map(|a| grid.axes[*a].size).product();
+            let windows = (0..count).map(|at| {
+                let window = split.window_of(&balanced(split.extent, split.unit, count, at));
+                window.start.abs_diff(window.end)
+            });
+            windows.max().unwrap_or(0)
+        };
+        self.splits.iter().map(largest).collect()
     }
 
     /// Axes of the grid that neither split a dim nor are pending, ascending.

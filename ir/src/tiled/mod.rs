@@ -23,7 +23,7 @@
 //! iteration range `a..b` that is not empty stands for the elements from `stride * a - low` to
 //! `stride * (b - 1) + 1 + high`, both clipped to the view's extent; an empty one for none. For a
 //! plain split `stride` is 1, `low` and `high` (the *halo*) are 0 and `extent` is the view's extent.
-//! A dim without axes is whole on every core.
+//! A dim without axes is the same on every core; it is whole if it is plain.
 //!
 //! Axes that split nothing and are not pending are *replicated*: cores that differ in them alone
 //! hold the same bits. Along a *pending* axis each core holds a contribution to every element of

@@ -362,7 +362,11 @@ impl Coalesced {
             StepRule::Loop(access) => {
                 let extents = self.extents();
                 let of_dim = |affine: &Affine, extent: &u64| {
-                    window(affine, &extents, split).unwrap_or(Split::whole(*extent))
+                    let whole = Split::whole(*extent);
+                    window(affine, &extents, split).map_or(whole.clone(), |s| {
+                        let same = s.axes.is_empty() && s.window_of(&(0..1)) == (0..*extent as i64);
+                        if same { whole } else { s }
+                    })
                 };
                 let index = &access.operands[operand].index;
                 index.iter().zip(view).map(|(a, e)| of_dim(a, e)).collect()
@@ -373,29 +377,33 @@ impl Coalesced {
     }
 }
 
-/// The elements of a tensor dim that the iterations of each core read, where they follow one split
-/// loop by a positive step; `None` where that does not say it.
+/// The elements of a tensor dim that the iterations of each core read, where they follow at most one
+/// split loop, by a positive step; `None` where that does not say it.
 fn window(affine: &Affine, extents: &[u64], split: &[LoopSplit]) -> Option<Split> {
     let of = |dim: usize| split.iter().find(|s| s.dim == dim);
     let mut followed = affine.terms.iter().filter(|(d, _)| of(*d).is_some());
-    let (dim, stride) = *followed.next()?;
+    let first = followed.next();
+    let stride = first.map_or(1, |(_, stride)| *stride);
     if followed.next().is_some() || affine.div != 1 || stride < 1 {
         return None;
     }
     let offset = affine.offset.as_constant()?;
     let (mut low, mut high) = (offset, offset);
     for (d, c) in &affine.terms {
-        if *d != dim {
+        if Some(*d) != first.map(|(dim, _)| *dim) {
             let reach = c.checked_mul(i64::try_from(extents[*d].checked_sub(1)?).ok()?)?;
             low = low.checked_add(reach.min(0))?;
             high = high.checked_add(reach.max(0))?;
         }
     }
-    let s = of(dim)?;
+    let split = first.and_then(|(dim, _)| Some((of(*dim)?, extents[*dim])));
+    let (axes, extent, unit) = split.map_or((vec![], 1, 1), |(s, extent)| {
+        (s.axes.clone(), extent, s.unit)
+    });
     Some(Split {
-        axes: s.axes.clone(),
-        extent: extents[dim],
-        unit: s.unit,
+        axes,
+        extent,
+        unit,
         stride: stride.unsigned_abs(),
         low: low.checked_neg()?,
         high,

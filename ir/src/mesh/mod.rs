@@ -1,0 +1,111 @@
+//! MESH: a tiled function on the cores of a machine. Logical cores have places, every transfer is a
+//! flow from core to core in a stage, every value an address and a lifetime.
+//!
+//! A [`Module`] is a TILED module and a [`Schedule`] for each of its functions. The statements of the
+//! function happen in their order; a statement of a schedule refers to one of them.
+//!
+//! - [`Schedule::places`] gives logical core `n` of every grid (counted from the grid's first one) a
+//!   live core of the machine. So one embedding serves all grids of a function.
+//! - [`Storage`] is where a value lies: at the same address on all cores of its grid. A core holds the
+//!   window of its block (see [`Layout::window`](crate::tiled::Layout::window)) row-major with the
+//!   strides of the largest window, so that all cores share one layout of bytes. Elements of the
+//!   window that are outside the tensor hold `fill`.
+//! - An [`Exchange`] carries out one reshard: *stages* of [`Flow`]s. Flows of one stage are independent
+//!   of each other; those of the next stage may send on what has arrived. Every element of every
+//!   core's block arrives exactly once (or is copied from the core's own block of the input, a flow
+//!   from a core to itself). A core has at most 64 peers in a stage, in each direction.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::attr::Number;
+use crate::entity::PrimaryMap;
+use crate::machine::CoreAddress;
+use crate::program::RouteRule;
+use crate::tiled::{self, FuncId, ValueId};
+
+/// Peers that a core may have open in one direction at a time.
+pub const MAX_PEERS: usize = 64;
+
+/// A tiled model on a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// The model.
+    pub tiled: tiled::Module,
+    /// A schedule for each function.
+    pub schedules: PrimaryMap<FuncId, Schedule>,
+}
+
+/// Where and when the statements of a function happen.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Schedule {
+    /// Live cores of the machine in the order of the logical cores.
+    pub places: Vec<CoreAddress>,
+    /// How messages travel.
+    pub route: RouteRule,
+    /// Where values lie.
+    pub storage: BTreeMap<ValueId, Storage>,
+    /// The transfers of each reshard of the body, by the position of its statement.
+    pub exchanges: Vec<(usize, Exchange)>,
+    /// Scratch memory of statements (staging, temporaries), by the position of the statement:
+    /// address and bytes.
+    pub scratch: Vec<(usize, u64, u64)>,
+}
+
+/// Where a value lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storage {
+    /// Address of the first byte, a multiple of 64, on every core of the value's grid.
+    pub address: u64,
+    /// Bytes on the core that needs most.
+    pub bytes: u64,
+    /// Distances in bytes between neighbours in each dim of the layout's view.
+    pub strides: Vec<i64>,
+    /// Statements of the body during which its bytes are its own.
+    pub live: Range<usize>,
+    /// The value that it shares its bytes with, if it is a view of another one.
+    pub alias: Option<ValueId>,
+    /// What elements of windows hold that lie outside the tensor, where something reads them.
+    pub fill: Option<Number>,
+}
+
+/// The transfers of a reshard.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Exchange {
+    /// Extents under which flows see the tensor: a common refinement of the views of the two
+    /// layouts (all elements in one dim, where they have none).
+    pub view: Vec<u64>,
+    /// The stages.
+    pub stages: Vec<Vec<Flow>>,
+}
+
+/// A box of a tensor that one core sends to another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// Number of the sending core.
+    pub from: u32,
+    /// Number of the receiving core; the same for a copy inside a core.
+    pub to: u32,
+    /// First index in each dim of [`Exchange::view`].
+    pub start: Vec<u64>,
+    /// Extents.
+    pub size: Vec<u64>,
+    /// Whether the sender takes it from its own block of the *output*, which it has from an earlier
+    /// stage, and not from its block of the input.
+    pub forwarded: bool,
+}
+
+impl Flow {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.size.iter().product()
+    }
+}
+
+impl Module {
+    /// Name of the model.
+    pub fn name(&self) -> &Arc<str> {
+        &self.tiled.name
+    }
+}
