@@ -1,6 +1,7 @@
 //! Contraction of two tensors.
 
 use super::arith::{Arithmetic, narrowed, widened, with_arithmetic};
+use super::products::{Side, sums_of_products};
 use super::{
     Convert, EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Tolerance, Transpose,
     TypeError, arity, check_axes,
@@ -341,7 +342,7 @@ impl Dot {
         ]
     }
 
-    /// Blocks of the result, [`ROWS`] by [`LANES`], each summed in the order of k.
+    /// The result, every element summed in the order of k.
     fn multiply<T: Arithmetic>(&self, lhs: &Tensor, rhs: &Tensor) -> Vec<T> {
         let [left_base, rows, left_k] = self.offsets(lhs, true);
         let [right_base, columns, right_k] = self.offsets(rhs, false);
@@ -353,59 +354,23 @@ impl Dot {
         }
         let bases = left_base.iter().zip(&right_base);
         for (out, (a_base, b_base)) in out.chunks_exact_mut(area).zip(bases) {
-            let blocks: Vec<Vec<[T; ROWS]>> = rows
-                .chunks(ROWS)
-                .map(|rows| packed(&a[*a_base..], rows, &left_k))
-                .collect();
-            for (panel, lanes) in columns.chunks(LANES).enumerate() {
-                let y: Vec<[T; LANES]> = packed(&b[*b_base..], lanes, &right_k);
-                for (block, x) in blocks.iter().enumerate() {
-                    let sums = outer_products(x, &y);
-                    for (row, sums) in sums.iter().enumerate().take(rows.len() - block * ROWS) {
-                        let first = (block * ROWS + row) * columns.len() + panel * LANES;
-                        out[first..first + lanes.len()].copy_from_slice(&sums[..lanes.len()]);
-                    }
-                }
-            }
+            let left = Side {
+                elements: &a[*a_base..],
+                free: &rows,
+                contracted: &left_k,
+            };
+            let right = Side {
+                elements: &b[*b_base..],
+                free: &columns,
+                contracted: &right_k,
+            };
+            sums_of_products(&left, &right, |row, column, sums| {
+                let first = row * columns.len() + column;
+                out[first..first + sums.len()].copy_from_slice(sums);
+            });
         }
         out
     }
-}
-
-/// Rows of the result that are computed together.
-const ROWS: usize = 4;
-
-/// Columns of the result that are computed together.
-const LANES: usize = 8;
-
-/// For every contracted index, the elements of up to `N` rows (or columns) side by side; zeros where
-/// there are fewer.
-fn packed<T: Arithmetic, const N: usize>(
-    from: &[T],
-    rows: &[usize],
-    contracted: &[usize],
-) -> Vec<[T; N]> {
-    let pack = |k: &usize| {
-        let mut values = [T::ZERO; N];
-        for (value, row) in values.iter_mut().zip(rows) {
-            *value = from[row + k];
-        }
-        values
-    };
-    contracted.iter().map(pack).collect()
-}
-
-/// `sum over k of x[k][row] * y[k][lane]`, in order of k.
-fn outer_products<T: Arithmetic>(x: &[[T; ROWS]], y: &[[T; LANES]]) -> [[T; LANES]; ROWS] {
-    let mut sums = [[T::ZERO; LANES]; ROWS];
-    for (x, y) in x.iter().zip(y) {
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for (sum, y) in sums.iter_mut().zip(y) {
-                *sum = sum.plus(x.times(*y));
-            }
-        }
-    }
-    sums
 }
 
 #[cfg(test)]

@@ -440,10 +440,12 @@ impl Op {
 mod compose;
 mod grad;
 // What ops share.
-mod arith;
+pub(crate) mod arith;
 mod conv_parts;
 mod movement;
 pub(crate) use movement::strided;
+pub(crate) mod products;
+pub(crate) use dot::accumulator;
 mod window;
 
 // The list of ops.

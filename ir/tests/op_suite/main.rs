@@ -1,5 +1,6 @@
 //! Tests over the samples of all ops.
 
+mod blocks;
 mod common;
 mod hostile;
 mod ops;

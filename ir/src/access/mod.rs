@@ -11,6 +11,11 @@ use crate::scalar::{BinaryFn, Scalar, UnaryFn};
 use crate::tensor::{Tensor, indices, ravel};
 use crate::types::{DType, Shape};
 
+pub mod block;
+mod column;
+mod contract;
+mod points;
+
 /// How an op can be split.
 #[derive(Clone, Debug)]
 pub enum Tiling {
