@@ -43,8 +43,9 @@ codes! {
         "A program states its run parameters with the largest value of each; a run may choose any \
          value from 1 to it.";
     UNKNOWN_TENSOR 722 "The program has no such tensor"
-        "A state or probe was asked for, or a state given, under a name that the program does not \
-         have for one.";
+        "A state was asked for or given under a name that the program does not have for one; or a \
+         probe under a name that is none of a declared probe, of an op that instructions of the entry \
+         come from, and of a buffer, SEGMENT.BUFFER.";
     BAD_TENSOR 723 "A tensor does not fit its declaration"
         "An input or state has the element type and extents that the program declares; extents may \
          depend on run parameters.";

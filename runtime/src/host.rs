@@ -12,7 +12,7 @@ mod walk;
 use bytes::Bytes;
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::machine::CoreAddress;
-use dojoc_ir::program::{DramId, EntryId, TensorId};
+use dojoc_ir::program::{DramId, EntryId, Env, SegmentId, TensorId};
 
 pub(crate) use layout::runs;
 pub use layout::{gather, scatter, slice_box};
@@ -95,10 +95,25 @@ pub trait Memory: ReadMemory {
     ) -> Result<(), Diagnostic>;
 }
 
+/// A statement of a program.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Statement {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Position of its stream.
+    pub stream: u32,
+    /// Position in the stream's code.
+    pub at: u32,
+}
+
 /// Takes the values of probes during a run.
+///
+/// What its functions return counts against the limit of memory of the run: the bytes that the sink
+/// has taken and will hold until the run has ended. `memory` can be asked for the SRAM of the
+/// core that they are called for and for its own DRAM instances. Errors end the run.
 pub trait ProbeSink: Sync {
     /// Called when a core reaches a `probe` step of its schedule, in the order in which the core
-    /// reaches them. `memory` can be asked for this core's SRAM and for its own DRAM instances.
+    /// reaches them.
     ///
     /// # Errors
     /// What ends the run.
@@ -107,7 +122,39 @@ pub trait ProbeSink: Sync {
         probe: TensorId,
         core: CoreAddress,
         memory: &dyn ReadMemory,
-    ) -> Result<(), Diagnostic>;
+    ) -> Result<u64, Diagnostic>;
+
+    /// Whether the functions below are to be called for the calls of a segment.
+    fn follows(&self, segment: SegmentId) -> bool;
+
+    /// A call has begun on a core, and no statement of it was carried out. `env` has its parameter
+    /// row; bytes of `memory` that have no meaning are anything.
+    ///
+    /// # Errors
+    /// What ends the run.
+    fn begin_call(
+        &self,
+        segment: SegmentId,
+        core: CoreAddress,
+        env: &Env<'_>,
+        memory: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic>;
+
+    /// A core has carried out a statement that is neither a loop nor the definition of a view.
+    /// `env` has the values that it was carried out with, but for the register that it sets.
+    ///
+    /// # Errors
+    /// What ends the run.
+    fn done(
+        &self,
+        statement: Statement,
+        core: CoreAddress,
+        env: &Env<'_>,
+        memory: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic>;
+
+    /// The call of a core has ended.
+    fn end_call(&self, segment: SegmentId, core: CoreAddress);
 }
 
 /// What runs a program. The life of an engine:

@@ -1,6 +1,8 @@
 //! A loaded program: weights and states in memory, ready to run.
 
+mod buffers;
 mod inputs;
+mod names;
 mod probes;
 
 #[cfg(test)]
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use dojoc_ir::codes::{CANCELLED, WRONG_INPUTS};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
-use dojoc_ir::machine::Machine;
+use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::program::recipe::{self, Recipe, Sources};
 use dojoc_ir::program::verify;
 use dojoc_ir::program::{EntryId, Program, StateInit, TensorDecl, TensorId, TensorKind};
@@ -50,15 +52,27 @@ impl Default for LoadOptions {
     }
 }
 
-/// Values of a probe, in the order in which the schedule reaches it.
-pub type ProbeValues = (Arc<str>, Vec<Tensor>);
+/// Values of a probe.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProbeValues {
+    /// Name of the declared probe; else the name that was asked for, followed by `:SEGMENT.BUFFER`
+    /// if it stands for several buffers.
+    pub name: Arc<str>,
+    /// The core whose buffer it is; `None` for a declared probe, whose parts on all cores are put
+    /// together.
+    pub core: Option<CoreAddress>,
+    /// The values: of a declared probe in the order in which the schedule reaches it, of a buffer
+    /// one for each call of its segment on the core, see [`RunOptions::probes`].
+    pub values: Vec<Tensor>,
+}
 
 /// What a run gives.
 #[derive(Clone, Debug)]
 pub struct RunResult {
     /// Outputs by name, in the order of the entry.
     pub outputs: Vec<(Arc<str>, Tensor)>,
-    /// Values of the probes that were asked for, in the order of the options.
+    /// Values of what was asked for by [`RunOptions::probes`]: declared probes in the order of the
+    /// options, then buffers in that order, by core.
     pub probes: Vec<ProbeValues>,
     /// What was done.
     pub stats: Stats,
@@ -196,7 +210,7 @@ impl Instance {
         let id = self.entry(entry)?;
         let dims = inputs::run_dims(&program, &options.dims)?;
         let given = inputs::bind(&program, id, inputs)?;
-        let probes = Probes::new(&program, &options.probes, &dims)?;
+        let probes = Probes::new(&program, id, &options.probes, &dims)?;
         self.choose_engine(options.sanitize)?;
         self.engine.begin(options);
         let result = self.run_begun(id, &given, &dims, options, probes);
@@ -210,7 +224,7 @@ impl Instance {
         inputs: &[(TensorId, &Tensor)],
         dims: &[i64],
         options: &RunOptions,
-        probes: Option<Probes>,
+        probes: Option<Probes<'_>>,
     ) -> Result<RunResult, Diagnostics> {
         let program = &*self.program;
         for (id, tensor) in inputs {
@@ -239,7 +253,7 @@ impl Instance {
             }
         }
         let probes = match probes {
-            Some(probes) => probes.finish(program)?,
+            Some(probes) => probes.finish()?,
             None => Vec::new(),
         };
         Ok(RunResult {

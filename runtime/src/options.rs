@@ -18,13 +18,25 @@ pub struct RunOptions {
     pub step: u64,
     /// Values of run parameters by name; the others have their largest value.
     pub dims: Vec<(Arc<str>, u64)>,
-    /// Limit of the memory that the executor allocates for the program's bytes.
+    /// Limit of the memory that the executor allocates for the program's bytes and for the values
+    /// of probes.
     pub max_bytes: u64,
     /// Limit of the statements carried out by all cores together.
     pub max_steps: u64,
     /// Ends the run when it becomes true.
     pub cancel: Option<Arc<AtomicBool>>,
-    /// Probes to be read, by name.
+    /// Values to be read, by name. The first of these that the program has is meant:
+    ///
+    /// 1. a declared probe: its parts are put together at every `probe` step;
+    /// 2. the name of an op of the user's model: declared probes that come from it, or else, core
+    ///    by core, the buffers that come from it and what instructions that come from it write to
+    ///    other buffers;
+    /// 3. `SEGMENT.BUFFER`: that buffer, core by core.
+    ///
+    /// A buffer has a value for each call of its segment that writes it, or that begins with content
+    /// in it: what was last written through it in the call, so that it does not matter what its
+    /// bytes are used for later. Elements that were not written have the content from before the
+    /// call if the buffer's role is `in` or `inout`, else they are zeros.
     pub probes: Vec<Arc<str>>,
     /// Seed of a random schedule, for tests: results do not depend on it.
     pub shuffle: Option<u64>,

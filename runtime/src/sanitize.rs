@@ -73,14 +73,24 @@ impl Image {
             Where::Dram(dram, instance) => self.dram.entry((dram, instance)).or_default(),
         };
         let more = end.saturating_sub(memory.allocated());
-        self.allocated = self.allocated.saturating_add(more);
-        if self.allocated > limit {
-            let message = format!("the program's memory exceeds the limit of {limit} bytes");
-            return Err(Diagnostic::new(MEMORY_LIMIT, Kind::Limit, message));
-        }
+        charge(&mut self.allocated, more, limit)?;
         memory.grow(end);
         Ok(memory)
     }
+
+    /// Counts further bytes that are held.
+    fn charge(&mut self, bytes: u64, limit: u64) -> Result<(), Diagnostic> {
+        charge(&mut self.allocated, bytes, limit)
+    }
+}
+
+fn charge(allocated: &mut u64, bytes: u64, limit: u64) -> Result<(), Diagnostic> {
+    *allocated = allocated.saturating_add(bytes);
+    if *allocated <= limit {
+        return Ok(());
+    }
+    let message = format!("the program's memory exceeds the limit of {limit} bytes");
+    Err(Diagnostic::new(MEMORY_LIMIT, Kind::Limit, message))
 }
 
 /// The executor. See the [module](self).

@@ -38,13 +38,14 @@ use dojoc_compiler::io::{ModelFiles, SourceFile};
 use dojoc_ir::codes as ir_codes;
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::graph::closest;
+pub use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::container::{self, MAGIC};
 use dojoc_ir::program::{
     Affine, Env, Program, SourceMap, Sources, TensorId, parse, verify::verify,
 };
 use dojoc_ir::types::Type;
 pub use dojoc_runtime::exec::Executor;
-pub use dojoc_runtime::instance::{Instance, LoadOptions, RunResult};
+pub use dojoc_runtime::instance::{Instance, LoadOptions, ProbeValues, RunResult};
 pub use dojoc_runtime::kernels::{self, Kernels};
 pub use dojoc_runtime::options::{RunOptions, Stats};
 

@@ -190,6 +190,56 @@ fn run_parameters_random_inputs_and_references() {
     assert!(err.contains("D0722"), "{err}");
 }
 
+/// Values that the program does not declare as probes: by the name of an op, and of a buffer.
+#[test]
+fn probes_of_buffers_on_each_core() {
+    let lab = lab();
+    let twice = SCALE
+        .replace("mul %pn, %xn, %wn", "mul %pn, %xn, %wn loc(\"Mul/1\")")
+        .replace(
+            "call @scale {on = @four, row = []}",
+            "repeat {count = 2} ({ ^(%l : index) call @scale {on = @four, row = []} })",
+        );
+    lab.write("twice.dojo", twice);
+    let row = |file: &str| from_raw(&read_npy(lab.path(file)).unwrap()).to_f64s();
+    let row_of = |core: usize, factor: usize| -> Vec<f64> {
+        let row = 8 * core..8 * core + 8;
+        row.map(|i| (factor * i) as f64).collect()
+    };
+    for (folder, more) in [("fast", &[] as &[&str]), ("slow", &["--sanitize"])] {
+        let args = ["run", "twice.dojo", "-i", "x.npy", "-o", folder];
+        let probes = ["--probe", "Mul/1", "--probe", "scale.sum"];
+        let out = lab.run(&[&args[..], &probes, more].concat()).ok();
+        assert!(
+            out.contains("Mul/1@0-0-0.0      f32[8]  min 0  max 7"),
+            "{out}"
+        );
+        for core in 0..4 {
+            for call in 0..2 {
+                let product = format!("{folder}/Mul_1_0-0-{core}.{call}.npy");
+                assert_eq!(row(&product), row_of(core, 1));
+                let sum = format!("{folder}/scale.sum_0-0-{core}.{call}.npy");
+                assert_eq!(row(&sum), row_of(core, call + 1));
+            }
+        }
+    }
+    let once = ["run", "scale.dojo", "-i", "x.npy", "--probe", "scale.y"];
+    insta::assert_snapshot!(lab.run(&once).ok(), @r"
+    y              f32[4, 8]  min 0  max 31  mean 15.5
+    scale.y@0-0-0  f32[8]  min 0  max 7  mean 3.5  [0, 1, 2, 3, 4, 5, 6, 7]
+    scale.y@0-0-1  f32[8]  min 8  max 15  mean 11.5  [8, 9, 10, 11, 12, 13, 14, 15]
+    scale.y@0-0-2  f32[8]  min 16  max 23  mean 19.5  [16, 17, 18, 19, 20, 21, 22, 23]
+    scale.y@0-0-3  f32[8]  min 24  max 31  mean 27.5  [24, 25, 26, 27, 28, 29, 30, 31]
+    ");
+    let wrong = ["run", "twice.dojo", "-i", "x.npy", "--probe", "Mul/2"];
+    let err = lab.run(&wrong).fails(1);
+    assert!(err.contains("D0722"), "{err}");
+    assert!(err.contains("did you mean `Mul/1`?"), "{err}");
+    let small = ["run", "scale.dojo", "-i", "x.npy", "--max-bytes", "64"];
+    lab.run(&[&small[..], &["--probe", "scale.y"]].concat())
+        .fails(3);
+}
+
 #[test]
 fn the_summary_is_an_object_too() {
     let lab = lab();

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use builder::FunctionBuilder;
-pub use parse::{SourceMap, closest, parse};
+pub use parse::{SourceMap, closest, near, parse};
 pub use verify::{Entity, Violation, verify};
 
 use crate::diag::Loc;

@@ -601,28 +601,42 @@ fn range(span: g::Span) -> Range<usize> {
     span.start as usize..span.end as usize
 }
 
+/// Edit distance of the first 64 letters of a name from another one.
+fn distance(name: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in name.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
 /// The known name with the smallest edit distance, if it is close.
 pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |other: &str| {
-        let other: Vec<char> = other.chars().collect();
-        let mut row: Vec<usize> = (0..=other.len()).collect();
-        for (i, a) in name.chars().take(64).enumerate() {
-            let mut diagonal = row[0];
-            row[0] = i + 1;
-            for (j, b) in other.iter().enumerate() {
-                let substituted = diagonal + usize::from(a != *b);
-                diagonal = row[j + 1];
-                row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[other.len()]
-    };
     let allowed = name.chars().count() / 3 + 1;
     known
-        .map(|k| (distance(k), k))
+        .map(|k| (distance(name, k), k))
         .filter(|(d, _)| *d <= allowed)
         .min()
         .map(|(_, k)| k)
+}
+
+/// The known names that are close to a name or contain it, the closest first; at most `most`.
+pub fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
+    let allowed = name.chars().count() / 3 + 1;
+    let mut found: Vec<(usize, &str)> = known
+        .map(|k| (distance(name, k), k))
+        .filter(|(d, k)| *d <= allowed || !name.is_empty() && k.contains(name))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().take(most).map(|(_, k)| k).collect()
 }
 
 fn hex_tensor(ty: &Type, text: &str) -> Result<Tensor, String> {

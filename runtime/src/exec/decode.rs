@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dojoc_ir::entity::EntityId;
 use dojoc_ir::program::instr::{Access, Ref};
 use dojoc_ir::program::{
-    Affine, DramId, FamilyId, Instr, MAX_LOOP_DEPTH, MAX_VIEW_RANK, Packing, Program, Segment,
+    Affine, DramId, Env, FamilyId, Instr, MAX_LOOP_DEPTH, MAX_VIEW_RANK, Packing, Program, Segment,
     Stmt, Var, ViewType,
 };
 
@@ -164,6 +164,22 @@ pub(super) struct Decoded {
     pub params: usize,
     pub frame: usize,
     pub tokens: usize,
+}
+
+impl Decoded {
+    /// The values in the frame of a stream, of a program with so many run parameters.
+    pub(super) fn env<'a>(&self, frame: &'a [i64], dims: usize) -> Env<'a> {
+        let (params, rest) = frame.split_at(self.params.min(frame.len()));
+        let (dims, rest) = rest.split_at(dims.min(rest.len()));
+        let (loops, rest) = rest.split_at(MAX_LOOP_DEPTH.min(rest.len()));
+        let (_, registers) = rest.split_at(MAX_LOOP_DEPTH.min(rest.len()));
+        Env {
+            params,
+            dims,
+            loops,
+            registers,
+        }
+    }
 }
 
 /// Slots of a frame.

@@ -223,6 +223,7 @@ impl Executor {
             stats.flops += worker.stats.flops;
             stats.dram_bytes += worker.stats.dram_bytes;
             failures.extend(worker.failures);
+            self.account.remove(worker.held);
         }
         stats.allocated_bytes = self.account.most();
         let error = shared

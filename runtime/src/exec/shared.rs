@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::entity::EntityId;
-use dojoc_ir::program::{Entry, FamilyId, Program};
+use dojoc_ir::program::{Entry, FamilyId, Program, SegmentId};
 
 use super::block::Account;
 use super::channel::Senders;
@@ -114,6 +114,12 @@ impl<'a> Shared<'a> {
             steps: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         }
+    }
+
+    /// The sink of probes, if it follows the calls of a segment.
+    pub(super) fn followed(&self, segment: u32) -> Option<&'a dyn ProbeSink> {
+        let segment = SegmentId::from_index(segment as usize);
+        self.probes.filter(|sink| sink.follows(segment))
     }
 
     pub(super) fn workers(&self) -> usize {

@@ -3,7 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use dojoc_ir::program::DramId;
+use dojoc_ir::entity::EntityId;
+use dojoc_ir::program::{DramId, SegmentId};
 use dojoc_ir::types::DType;
 
 use super::channel::Peer;
@@ -12,10 +13,10 @@ use super::decode::{Action, Channel, DramOperand, DynamicShape, Operand, Shape, 
 use super::fault::{Fault, unverified};
 use super::shared::Mail;
 use super::sram::{Piece, Sram};
-use super::worker::Worker;
+use super::worker::{View, Worker};
 use crate::codes;
 use crate::compute::Layout;
-use crate::host::{gather, scatter};
+use crate::host::{ProbeSink, Statement, gather, scatter};
 
 /// Why a stream does not go on.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl<'a> Worker<'a> {
         let frame = stream * segment.frame..(stream + 1) * segment.frame;
         let mut pc = active.streams[stream].pc as usize;
         let mut quantum = self.quantum();
+        let followed = shared.followed(active.segment);
         let stop = loop {
             let Some(op) = ops.get(pc) else {
                 break Stop::Ended;
@@ -120,6 +122,11 @@ impl<'a> Worker<'a> {
                 Ok(Done::Yes) => {
                     self.fuel -= 1;
                     self.stats.instructions += 1;
+                    if let Some(sink) = followed
+                        && let Err(fault) = self.show(sink, core, active, (stream, pc))
+                    {
+                        break Stop::Failed(fault);
+                    }
                     pc += 1;
                 }
                 Ok(Done::No) => break Stop::Blocked,
@@ -128,6 +135,30 @@ impl<'a> Worker<'a> {
         };
         active.streams[stream].pc = pc as u32;
         stop
+    }
+
+    /// Shows a sink of probes what an instruction did.
+    #[cold]
+    fn show(
+        &mut self,
+        sink: &dyn ProbeSink,
+        core: u32,
+        active: &Active,
+        (stream, pc): (usize, usize),
+    ) -> Result<(), Fault> {
+        let shared = self.shared;
+        let segment = &shared.segments[active.segment as usize];
+        let frame = &active.frames[stream * segment.frame..(stream + 1) * segment.frame];
+        let env = segment.env(frame, shared.dims.len());
+        let statement = Statement {
+            segment: SegmentId::from_index(active.segment as usize),
+            stream: stream as u32,
+            at: segment.streams[stream].places[pc],
+        };
+        let view = View::new(self, core);
+        let held = sink.done(statement, shared.map.address(core), &env, &view)?;
+        self.charge(held);
+        Ok(())
     }
 
     fn instruction(

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use dojoc_ir::entity::EntityId;
 use dojoc_ir::machine::CoreAddress;
-use dojoc_ir::program::{DramId, IndexEnv, Step};
+use dojoc_ir::program::{DramId, IndexEnv, SegmentId, Step};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -67,6 +68,8 @@ pub(super) struct Worker<'a> {
     pub memos: Vec<Memo>,
     pub fuel: u32,
     pub stats: Stats,
+    /// Bytes that the sink of probes holds.
+    pub held: u64,
     pub failures: Vec<Failure>,
     random: Option<Pcg64>,
 }
@@ -92,6 +95,7 @@ impl<'a> Worker<'a> {
             memos: vec![None; memos as usize],
             fuel: FUEL,
             stats: Stats::default(),
+            held: 0,
             failures: Vec::new(),
             random: shared.options.shuffle.map(seed),
             cores,
@@ -352,16 +356,23 @@ impl<'a> Worker<'a> {
                     if let (Some(sink), Some(Step::Probe(tensor))) =
                         (shared.probes, shared.entry.steps.get(step as usize))
                     {
-                        let view = View {
-                            worker: self,
-                            number,
-                        };
+                        let view = View::new(self, number);
                         let core = shared.map.address(number);
-                        sink.capture(*tensor, core, &view).map_err(Fault::from)?;
+                        let held = sink.capture(*tensor, core, &view)?;
+                        self.charge(held);
                     }
                     self.burn();
                 }
             }
+        }
+    }
+
+    /// Counts bytes that a sink of probes holds until the run has ended.
+    pub(super) fn charge(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.held += bytes;
+            self.shared.account.add(bytes);
+            self.kit.pool.over = self.shared.account.exceeded();
         }
     }
 
@@ -393,7 +404,7 @@ impl<'a> Worker<'a> {
         else {
             return Err(unverified("a schedule is malformed"));
         };
-        let at = dojoc_ir::entity::EntityId::index(*id);
+        let at = id.index();
         let segment = shared.segments.get(at);
         let segment = segment.ok_or_else(|| unverified("a call names no segment"))?;
         active.segment = at as u32;
@@ -444,6 +455,14 @@ impl<'a> Worker<'a> {
         for state in &mut active.streams[..segment.streams.len()] {
             state.progress = Progress::Running;
         }
+        if let Some(sink) = shared.followed(active.segment)
+            && !active.frames.is_empty()
+        {
+            let env = segment.env(&active.frames[..segment.frame], shared.dims.len());
+            let core = shared.map.address(number);
+            let held = sink.begin_call(*id, core, &env, &View::new(self, number))?;
+            self.charge(held);
+        }
         active.in_call = true;
         self.core(number).ready = ((1u16 << segment.streams.len()) - 1) as u8;
         self.stats.calls += 1;
@@ -452,6 +471,10 @@ impl<'a> Worker<'a> {
 
     fn end_call(&mut self, number: u32, active: &mut Active) {
         active.in_call = false;
+        if let Some(sink) = self.shared.followed(active.segment) {
+            let segment = SegmentId::from_index(active.segment as usize);
+            sink.end_call(segment, self.shared.map.address(number));
+        }
         let segment = &self.shared.segments[active.segment as usize];
         let core = &mut self.cores[(number - self.first) as usize];
         let interval = |at: usize| {
@@ -473,9 +496,16 @@ impl<'a> Worker<'a> {
 }
 
 /// What the sink of a probe sees: the SRAM of a core and its own DRAM instances.
-struct View<'a, 'w> {
+pub(super) struct View<'a, 'w> {
     worker: &'a Worker<'w>,
     number: u32,
+}
+
+impl<'a, 'w> View<'a, 'w> {
+    /// Of one of a worker's cores.
+    pub(super) fn new(worker: &'a Worker<'w>, number: u32) -> Self {
+        Self { worker, number }
+    }
 }
 
 impl ReadMemory for View<'_, '_> {

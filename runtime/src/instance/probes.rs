@@ -1,16 +1,20 @@
 //! Values of probes, collected core by core while a program runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::machine::CoreAddress;
-use dojoc_ir::program::{Program, TensorId, TensorKind};
+use dojoc_ir::program::instr::Ref;
+use dojoc_ir::program::{EntryId, Env, Program, SegmentId, TensorId};
 
 use super::ProbeValues;
-use super::inputs::list;
+use super::buffers::Watched;
+use super::names::{Named, resolve};
 use crate::codes::UNKNOWN_TENSOR;
-use crate::host::{Assembly, Home, Piece, ProbeSink, ReadMemory, read_piece, shape_of, walk};
+use crate::host::{
+    Assembly, Home, Piece, ProbeSink, ReadMemory, Statement, read_piece, shape_of, walk,
+};
 
 /// A piece of a probe that a core captured.
 #[derive(Debug)]
@@ -19,9 +23,9 @@ struct Captured {
     bytes: Vec<u8>,
 }
 
-/// A probe that was asked for.
+/// A declared probe that was asked for.
 #[derive(Debug)]
-struct Probe {
+struct Declared {
     tensor: TensorId,
     shape: Vec<u64>,
     /// What each core holds.
@@ -32,98 +36,198 @@ struct Probe {
 
 /// The probes of a run.
 #[derive(Debug)]
-pub struct Probes(Vec<Probe>);
+pub struct Probes<'a> {
+    program: &'a Program,
+    declared: Vec<Declared>,
+    buffers: Vec<Watched>,
+    /// Buffers of each segment.
+    segments: HashMap<SegmentId, Vec<usize>>,
+    /// What statements write of buffers.
+    writes: HashMap<Statement, Vec<(usize, Ref)>>,
+}
 
-impl Probes {
+impl<'a> Probes<'a> {
     /// For probes by name; `None` without any.
     ///
     /// # Errors
-    /// Names of no probe, and malformed shards.
+    /// Names of nothing in the entry, and malformed shards.
     pub fn new(
-        program: &Program,
+        program: &'a Program,
+        entry: EntryId,
         names: &[Arc<str>],
         dims: &[i64],
     ) -> Result<Option<Self>, Diagnostic> {
-        let mut probes = Vec::new();
-        for name in names {
-            let id = program.tensor(name);
-            let id = id.filter(|id| program.tensors[*id].kind == TensorKind::Probe);
-            let Some(id) = id else {
-                let all = program.tensors.values();
-                let all = all.filter(|decl| decl.kind == TensorKind::Probe);
-                let all: Vec<&str> = all.map(|decl| &*decl.name).collect();
-                let message = format!("the program has no probe @{name}");
-                let found = Diagnostic::input(UNKNOWN_TENSOR, message);
-                return Err(found.note(format!("it has {}", list(&all))));
-            };
-            let decl = &program.tensors[id];
-            let shape = shape_of(decl, dims)?;
-            let mut pieces: BTreeMap<CoreAddress, Vec<Piece>> = BTreeMap::new();
-            walk(program, decl, &shape, dims, |piece| {
-                let core = match piece.home {
-                    Home::Sram(core) => Some(core),
-                    Home::Dram { owner, .. } => owner,
-                };
-                let Some(core) = core else {
-                    let message = format!("probe @{name} lies in DRAM that no core owns");
-                    return Err(Diagnostic::input(UNKNOWN_TENSOR, message));
-                };
-                pieces.entry(core).or_default().push(piece.clone());
-                Ok(())
-            })?;
-            probes.push(Probe {
-                tensor: id,
-                shape,
-                pieces,
-                captured: Mutex::default(),
-            });
+        if names.is_empty() {
+            return Ok(None);
         }
-        Ok((!probes.is_empty()).then_some(Self(probes)))
+        let mut probes = Self {
+            program,
+            declared: Vec::new(),
+            buffers: Vec::new(),
+            segments: HashMap::new(),
+            writes: HashMap::new(),
+        };
+        for name in names {
+            match resolve(program, entry, name)? {
+                Named::Probes(found) => {
+                    for id in found {
+                        probes.declared.push(Declared::new(program, id, dims)?);
+                    }
+                }
+                Named::Buffers(found) => {
+                    let several = found.len() > 1;
+                    for selection in found {
+                        let segment = &program.segments[selection.segment];
+                        let buffer = &segment.buffers[selection.buffer];
+                        let name = match several {
+                            true => format!("{name}:{}.{}", segment.name, buffer.name).into(),
+                            false => name.clone(),
+                        };
+                        probes.watch(Watched::new(program, name, selection)?);
+                    }
+                }
+            }
+        }
+        Ok(Some(probes))
     }
 
-    /// The values.
+    fn watch(&mut self, buffer: Watched) {
+        let index = self.buffers.len();
+        let of = &buffer.of;
+        self.segments.entry(of.segment).or_default().push(index);
+        for (stream, at, operand) in &of.writes {
+            let statement = Statement {
+                segment: of.segment,
+                stream: *stream,
+                at: *at,
+            };
+            let writes = self.writes.entry(statement).or_default();
+            writes.push((index, *operand));
+        }
+        self.buffers.push(buffer);
+    }
+
+    /// The buffers of a segment.
+    fn of(&self, segment: SegmentId) -> impl Iterator<Item = &Watched> {
+        let found = self.segments.get(&segment).into_iter().flatten();
+        found.map(|index| &self.buffers[*index])
+    }
+
+    /// The values: declared probes in the order in which they were asked for, then buffers, each by
+    /// core.
     ///
     /// # Errors
-    /// Cores that hold the same element with different bits, and elements that no core holds.
-    pub fn finish(self, program: &Program) -> Result<Vec<ProbeValues>, Diagnostic> {
-        self.0
-            .into_iter()
-            .map(|probe| probe.finish(program))
-            .collect()
+    /// Cores that hold the same element of a declared probe with different bits, and elements that
+    /// no core holds.
+    pub fn finish(self) -> Result<Vec<ProbeValues>, Diagnostic> {
+        let mut values = Vec::new();
+        for probe in self.declared {
+            values.push(probe.finish(self.program)?);
+        }
+        for buffer in self.buffers {
+            values.extend(buffer.finish(self.program)?);
+        }
+        Ok(values)
     }
 }
 
-impl ProbeSink for Probes {
+impl ProbeSink for Probes<'_> {
     fn capture(
         &self,
         probe: TensorId,
         core: CoreAddress,
         memory: &dyn ReadMemory,
-    ) -> Result<(), Diagnostic> {
-        for wanted in self.0.iter().filter(|wanted| wanted.tensor == probe) {
-            let Some(pieces) = wanted.pieces.get(&core) else {
-                continue;
-            };
-            let mut captured = Vec::new();
-            for piece in pieces {
-                let mut bytes = Vec::new();
-                read_piece(memory, piece, &mut bytes)?;
-                captured.push(Captured {
-                    piece: piece.clone(),
-                    bytes,
-                });
-            }
-            let mut all = wanted
-                .captured
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            all.entry(core).or_default().push(captured);
+    ) -> Result<u64, Diagnostic> {
+        let mut held = 0;
+        for wanted in self.declared.iter().filter(|wanted| wanted.tensor == probe) {
+            held += wanted.capture(core, memory)?;
         }
-        Ok(())
+        Ok(held)
+    }
+
+    fn follows(&self, segment: SegmentId) -> bool {
+        self.segments.contains_key(&segment)
+    }
+
+    fn begin_call(
+        &self,
+        segment: SegmentId,
+        core: CoreAddress,
+        env: &Env<'_>,
+        memory: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        let mut held = 0;
+        for buffer in self.of(segment) {
+            held += buffer.begin(self.program, core, env, memory)?;
+        }
+        Ok(held)
+    }
+
+    fn done(
+        &self,
+        statement: Statement,
+        core: CoreAddress,
+        env: &Env<'_>,
+        memory: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        let mut held = 0;
+        for (buffer, operand) in self.writes.get(&statement).into_iter().flatten() {
+            let buffer = &self.buffers[*buffer];
+            held += buffer.wrote(self.program, core, *operand, env, memory)?;
+        }
+        Ok(held)
+    }
+
+    fn end_call(&self, segment: SegmentId, core: CoreAddress) {
+        self.of(segment).for_each(|buffer| buffer.end(core));
     }
 }
 
-impl Probe {
+impl Declared {
+    fn new(program: &Program, tensor: TensorId, dims: &[i64]) -> Result<Self, Diagnostic> {
+        let decl = &program.tensors[tensor];
+        let shape = shape_of(decl, dims)?;
+        let mut pieces: BTreeMap<CoreAddress, Vec<Piece>> = BTreeMap::new();
+        walk(program, decl, &shape, dims, |piece| {
+            let core = match piece.home {
+                Home::Sram(core) => Some(core),
+                Home::Dram { owner, .. } => owner,
+            };
+            let Some(core) = core else {
+                let message = format!("probe @{} lies in DRAM that no core owns", decl.name);
+                return Err(Diagnostic::input(UNKNOWN_TENSOR, message));
+            };
+            pieces.entry(core).or_default().push(piece.clone());
+            Ok(())
+        })?;
+        Ok(Self {
+            tensor,
+            shape,
+            pieces,
+            captured: Mutex::default(),
+        })
+    }
+
+    /// Reads what a core holds. Gives the bytes of that.
+    fn capture(&self, core: CoreAddress, memory: &dyn ReadMemory) -> Result<u64, Diagnostic> {
+        let Some(pieces) = self.pieces.get(&core) else {
+            return Ok(0);
+        };
+        let mut captured = Vec::new();
+        for piece in pieces {
+            let mut bytes = Vec::new();
+            read_piece(memory, piece, &mut bytes)?;
+            captured.push(Captured {
+                piece: piece.clone(),
+                bytes,
+            });
+        }
+        let held = captured.iter().map(|c| c.bytes.len() as u64).sum();
+        let mut all = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(core).or_default().push(captured);
+        Ok(held)
+    }
+
     fn finish(self, program: &Program) -> Result<ProbeValues, Diagnostic> {
         let decl = &program.tensors[self.tensor];
         let captured = self
@@ -141,6 +245,10 @@ impl Probe {
             }
             values.push(assembly.finish(program, decl)?);
         }
-        Ok((decl.name.clone(), values))
+        Ok(ProbeValues {
+            name: decl.name.clone(),
+            core: None,
+            values,
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! Loading, running, states, weights, inputs, outputs, run parameters and probes.
 
+mod probes;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -354,45 +356,6 @@ fn weights_come_from_files() {
         };
         let missing = Instance::load(program.clone(), &machine(), &NoSources, load);
         assert_eq!(missing.unwrap_err().0[0].code.0, NO_DATA);
-    }
-}
-
-#[test]
-fn probes_show_every_iteration() {
-    let text = r#"
-      cores @two = [box(0, 0, [0, 2])]
-      input @x : f32[2, 4] = [{on = @two, at = 0, slice = [[i, 1], [0, 4]]}]
-      probe @mid : f32[2, 4] = [{on = @two, at = 0, slice = [[i, 1], [0, 4]]}]
-      output @y : f32[2, 4] = [{on = @two, at = 0, slice = [[i, 1], [0, 4]]}]
-      segment @step(%by : index) {
-        %x = buffer {at = 0, role = "inout"} : f32[4]
-        %by = buffer {at = 64} : f32[4]
-        vector ({ ^()
-          iota %by {axis = 0, step = 0, start = %by}
-          add %x, %x, %by
-        })
-      }
-      entry @main() {inputs = [@x], outputs = [@y]} {
-        repeat {count = 3} ({ ^(%l : index)
-          call @step {on = @two, row = [%l + i]}
-          probe @mid
-        })
-      }
-    "#;
-    let text = text
-        .replace("%by : index", "%n : index")
-        .replace("start = %by", "start = %n");
-    for (mut instance, options) in both(&program(&text)) {
-        let options = RunOptions {
-            probes: vec!["mid".into()],
-            ..options
-        };
-        let x = [named("x", floats(&[2, 4], [0.0; 8]))];
-        let result = instance.run("main", &x, &options).unwrap();
-        let rows = |a: f32, b: f32| floats(&[2, 4], [a, a, a, a, b, b, b, b]);
-        let expected = vec![rows(0.0, 1.0), rows(1.0, 3.0), rows(3.0, 6.0)];
-        assert_eq!(result.probes, [(Arc::from("mid"), expected)]);
-        assert_eq!(result.outputs[0].1, rows(3.0, 6.0));
     }
 }
 

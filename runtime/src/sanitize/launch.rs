@@ -6,17 +6,16 @@ use dojoc_ir::codes::{BAD_SCHEDULE, CANCELLED, CHANNEL_BALANCE, SLOT_REUSED, TOK
 use dojoc_ir::diag::{Diagnostic, Kind};
 use dojoc_ir::formats::random_bits;
 use dojoc_ir::machine::CoreAddress;
-use dojoc_ir::program::{EntryId, IndexEnv, Program, SegmentId, Step};
+use dojoc_ir::program::{EntryId, Env, IndexEnv, Program, SegmentId, Step};
 
-use super::channel::{Channels, EndId};
+use super::channel::{Channels, EndId, Here};
 use super::dram::Instances;
 use super::report::{fault, note};
 use super::shadow::{Clock, Mark, STREAMS};
 use super::{Image, Where, deadlock, read_defined};
 use crate::codes::STEP_LIMIT;
 use crate::compute::{Layout, Scratch};
-use crate::host::core_name;
-use crate::host::{ProbeSink, ReadMemory};
+use crate::host::{ProbeSink, ReadMemory, Statement, core_name};
 use crate::kernels::{self, Kernels};
 use crate::options::{RunOptions, Stats};
 
@@ -234,9 +233,13 @@ impl Core {
 }
 
 /// Memory of a core as a probe sees it.
-struct View<'a> {
-    program: &'a Program,
-    image: &'a Image,
+pub struct View<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// All memories.
+    pub image: &'a Image,
+    /// Whether bytes without meaning are zeros, instead of errors.
+    pub lenient: bool,
 }
 
 impl ReadMemory for View<'_> {
@@ -247,7 +250,14 @@ impl ReadMemory for View<'_> {
         layout: &Layout,
         out: &mut [u8],
     ) -> Result<(), Diagnostic> {
-        read_defined(self.program, self.image, Where::Sram(core), at, layout, out)
+        let place = Where::Sram(core);
+        if self.lenient {
+            if let Some(memory) = self.image.get(place) {
+                memory.meant(at, layout, out);
+            }
+            return Ok(());
+        }
+        read_defined(self.program, self.image, place, at, layout, out)
     }
 
     fn read_dram(
@@ -368,6 +378,9 @@ impl Run<'_> {
         let Some(call) = self.cores[core].call.take() else {
             return Ok(());
         };
+        if let Some(sink) = self.followed(call.segment) {
+            sink.end_call(call.segment, address);
+        }
         let segment = &self.program.segments[call.segment];
         if let Some((_, post)) = call.slots.first() {
             let what = "the call ends before the slot is received";
@@ -401,7 +414,7 @@ impl Run<'_> {
         let Some(memory) = self.image.cores.get_mut(&address) else {
             return Ok(());
         };
-        let env = dojoc_ir::program::Env {
+        let env = Env {
             params: &call.row,
             dims: self.dims,
             ..Default::default()
@@ -474,8 +487,10 @@ impl Run<'_> {
                     let view = View {
                         program: self.program,
                         image: self.image,
+                        lenient: false,
                     };
-                    sink.capture(*probe, address, &view)?;
+                    let held = sink.capture(*probe, address, &view)?;
+                    self.image.charge(held, self.max_bytes)?;
                 }
                 Step::Call {
                     segment, on, row, ..
@@ -543,10 +558,65 @@ impl Run<'_> {
             self.end_call(core)?;
             return Ok(false);
         }
+        self.show_begin(core, segment)?;
         for stream in (0..streams).rev() {
             self.ready.push(StreamRef { core, stream });
         }
         Ok(true)
+    }
+}
+
+impl Run<'_> {
+    /// The sink of probes, if it follows the calls of a segment.
+    fn followed(&self, segment: SegmentId) -> Option<&dyn ProbeSink> {
+        self.probes.filter(|sink| sink.follows(segment))
+    }
+
+    /// Shows the sink of probes that a call has begun.
+    fn show_begin(&mut self, core: usize, segment: SegmentId) -> Result<(), Diagnostic> {
+        let Some(sink) = self.followed(segment) else {
+            return Ok(());
+        };
+        let env = Env {
+            params: &self.call(core).row,
+            dims: self.dims,
+            ..Env::default()
+        };
+        let view = View {
+            program: self.program,
+            image: self.image,
+            lenient: true,
+        };
+        let held = sink.begin_call(segment, self.cores[core].address, &env, &view)?;
+        self.image.charge(held, self.max_bytes)
+    }
+
+    /// Shows the sink of probes what a statement did.
+    ///
+    /// # Errors
+    /// What the sink returns, and the limit of memory.
+    pub fn show(&mut self, here: &Here) -> Result<(), Diagnostic> {
+        let Mark {
+            segment,
+            stream,
+            inst: at,
+            ..
+        } = here.mark;
+        let Some(sink) = self.followed(segment) else {
+            return Ok(());
+        };
+        let statement = Statement {
+            segment,
+            stream: stream.into(),
+            at,
+        };
+        let view = View {
+            program: self.program,
+            image: self.image,
+            lenient: false,
+        };
+        let held = self.with_env(here, |env| sink.done(statement, here.core, env, &view))?;
+        self.image.charge(held, self.max_bytes)
     }
 }
 

@@ -244,6 +244,25 @@ impl Memory {
         debug_assert_eq!(done, Ok(()));
     }
 
+    /// The elements of a view, dense; bytes without meaning are zeros.
+    pub fn meant(&self, at: u64, layout: &Layout, out: &mut [u8]) {
+        let low = at.wrapping_add_signed(layout.low);
+        let mut image = vec![0; layout.span];
+        let range = low..low.saturating_add(layout.span as u64);
+        for (interval, cell) in self.shadow.overlapping(range.clone()) {
+            if interval.start >= range.end {
+                break;
+            }
+            if cell.content != Content::There || cell.posted.is_some() {
+                continue;
+            }
+            let (from, to) = (interval.start.max(low), interval.end.min(range.end));
+            let bytes = &self.bytes[from as usize..to as usize];
+            image[(from - low) as usize..(to - low) as usize].copy_from_slice(bytes);
+        }
+        gather(layout, &image, out);
+    }
+
     /// The first byte of a view without meaning, and why.
     pub fn undefined(&self, at: u64, layout: &Layout) -> Option<Found> {
         let mut found = None;

@@ -70,6 +70,7 @@ impl Run<'_> {
         if progress == Progress::Done {
             if !matches!(inst.stmt, Stmt::View(_) | Stmt::Loop { .. }) {
                 self.stats.instructions += 1;
+                self.show(&here)?;
             }
             if !matches!(inst.stmt, Stmt::Loop { .. }) {
                 self.thread(stream).at += 1;
@@ -89,7 +90,7 @@ impl Run<'_> {
 
     /// Calls `f` with the values of all variables. Registers without a value are zeros, see
     /// [`needs`](Self::needs).
-    fn with_env<T>(&self, here: &Here, f: impl FnOnce(&Env<'_>) -> T) -> T {
+    pub fn with_env<T>(&self, here: &Here, f: impl FnOnce(&Env<'_>) -> T) -> T {
         let call = self.call(here.stream.core);
         let registers: Vec<i64> = call.registers.iter().map(|r| r.unwrap_or(0)).collect();
         f(&Env {

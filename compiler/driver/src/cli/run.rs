@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use dojoc::program::{Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels};
+use dojoc::program::{
+    CoreAddress, Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels,
+};
 use dojoc::{Diagnostic, NamedTensors, Result, Signature, Tensor, codes};
 use serde_json::{Value, json};
 
@@ -20,6 +22,9 @@ use super::{Context, Outcome, console, inputs};
 #[command(
     after_help = "Tensor files: .npy, .npz, .pb (ONNX TensorProto), .safetensors, or a folder \
                         of input_0.pb, input_1.pb...; FILE.npz:KEY is one array of an archive.\n\
+                        A --probe that the program does not declare shows buffers as calls leave them, core by core: \
+                        NAME@CHIP-ROW-COLUMN, or NAME:SEGMENT.BUFFER@... where NAME stands for several buffers. \
+                        Elements that a call neither found nor wrote are 0.\n\
                         Results do not depend on --threads and --kernels."
 )]
 pub struct Args {
@@ -43,7 +48,8 @@ pub struct Args {
     /// Where to write outputs and probes: an .npz or .safetensors file, or a folder for .npy files.
     #[arg(short, long, value_name = "F.npz|DIR")]
     output: Option<PathBuf>,
-    /// Also show (and write) a probe; the n-th value of one in a repeat is called NAME.n.
+    /// Also show (and write) a value inside: a declared probe, the name of an op of the model, or a
+    /// buffer SEGMENT.BUFFER. The n-th of several values is called NAME.n.
     #[arg(long, value_name = "NAME")]
     probe: Vec<Arc<str>>,
     #[command(flatten)]
@@ -228,11 +234,17 @@ fn repeat(
 /// Outputs and probes under their names.
 fn report(result: RunResult) -> Report {
     let mut probes = Vec::new();
-    for (name, mut values) in result.probes {
-        match (values.len(), values.pop()) {
+    for mut probe in result.probes {
+        let name = match probe.core {
+            None => probe.name,
+            Some(CoreAddress { chip, row, column }) => {
+                format!("{}@{chip}-{row}-{column}", probe.name).into()
+            }
+        };
+        match (probe.values.len(), probe.values.pop()) {
             (1, Some(only)) => probes.push((name, only)),
             (_, last) => {
-                let values = values.into_iter().chain(last).enumerate();
+                let values = probe.values.into_iter().chain(last).enumerate();
                 probes.extend(values.map(|(n, value)| (format!("{name}.{n}").into(), value)));
             }
         }

@@ -470,6 +470,24 @@ impl Stmt {
             Self::Count { .. } => "count",
         }
     }
+
+    /// The operands that it has written when it is done.
+    pub fn writes(&self) -> Vec<Ref> {
+        match self {
+            Self::Compute {
+                instr, operands, ..
+            } => instr
+                .roles()
+                .iter()
+                .zip(operands)
+                .filter(|(role, _)| role.access != Access::Read)
+                .map(|(_, operand)| *operand)
+                .collect(),
+            Self::Receive { slot, .. } | Self::Relay { slot, .. } => vec![*slot],
+            Self::DramLoad { to, .. } => vec![*to],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Documentation of all statements, compute instructions first.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::instr::{Access, Ref};
+use super::super::instr::Ref;
 use super::super::{Affine, BufferId, Env, FamilyId, Place, Segment, SegmentId, Stmt, Var};
 use super::walk::{Frame, Site, sites};
 use super::{Context, Violation};
@@ -252,23 +252,11 @@ fn origin(
 
 /// Operands that a statement writes or gives away.
 fn writes(stmt: &Stmt) -> impl Iterator<Item = Ref> {
-    let list: Vec<Ref> = match stmt {
-        Stmt::Compute {
-            instr, operands, ..
-        } => instr
-            .roles()
-            .iter()
-            .zip(operands)
-            .filter(|(role, _)| role.access != Access::Read)
-            .map(|(_, operand)| *operand)
-            .collect(),
-        Stmt::Post { slot, .. } | Stmt::Receive { slot, .. } | Stmt::Relay { slot, .. } => {
-            vec![*slot]
-        }
-        Stmt::DramLoad { to, .. } => vec![*to],
-        _ => Vec::new(),
+    let posted = match stmt {
+        Stmt::Post { slot, .. } => Some(*slot),
+        _ => None,
     };
-    list.into_iter()
+    stmt.writes().into_iter().chain(posted)
 }
 
 /// Buffer, offset, and the range of bytes if it is known.
