@@ -1,9 +1,13 @@
 //! From schedules of a mesh to instructions.
 //!
 //! [`program`] collects what a program consists of, [`fit`] writes numbers that differ from core to
-//! core as formulas.
+//! core as formulas. [`builder`] makes a segment: buffers, views, streams and the tokens between
+//! them. [`kernel`] writes into it the instructions that compute a block of a loop nest whose data
+//! is in the core's SRAM.
 
+pub mod builder;
 pub mod fit;
+pub mod kernel;
 pub mod program;
 
 use std::fmt;

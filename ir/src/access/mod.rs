@@ -277,11 +277,65 @@ pub struct ViewGroup {
 /// The splittable dims of a computation that is not affine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
+    /// What is computed.
+    pub function: KernelFn,
     /// Dims along which parts are independent: computing each part of a split and putting the
     /// results side by side is computing the whole.
     pub dims: Vec<SplitDim>,
     /// Operands whose *values* decide what is read or written elsewhere.
     pub index_operands: Vec<usize>,
+}
+
+/// What a [`Kernel`] computes, for those that emit its instructions. Operands and dims are those of
+/// the op; with a part of a split it computes that part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelFn {
+    /// Operands (x, indices): slices of x chosen along a dim. The dims of the indices replace it.
+    Gather {
+        /// The dim of x.
+        axis: usize,
+    },
+    /// Operands (x, indices) of one rank: an element of x for each index, which stands for the
+    /// position along a dim.
+    GatherElements {
+        /// The dim.
+        axis: usize,
+    },
+    /// Operands (x, indices [m.., k]): a slice of x for each tuple of k indices. The first dims go
+    /// along in both.
+    GatherNd {
+        /// How many dims go along.
+        batch: usize,
+    },
+    /// Operands (x, indices, updates): x with single elements combined in, in row-major order, each
+    /// at its index along a dim.
+    ScatterElements {
+        /// The dim.
+        axis: usize,
+        /// How an update is combined with what is there; `None` if it replaces it.
+        combine: Option<BinaryFn>,
+    },
+    /// Operands (x, indices [m.., k], updates): x with a slice for each tuple combined in, in
+    /// row-major order.
+    ScatterNd {
+        /// How an update is combined with what is there; `None` if it replaces it.
+        combine: Option<BinaryFn>,
+    },
+    /// The greatest or least elements along a dim, in order, and their positions.
+    TopK {
+        /// The dim.
+        axis: usize,
+        /// The greatest, not the least.
+        largest: bool,
+    },
+    /// The bits of each element as another type of the same size.
+    BitCast,
+    /// Operands (x, bias): the codes of a configurable format, rounded to nearest.
+    Encode,
+    /// Operands (codes, bias): the values of codes of a configurable format.
+    Decode,
+    /// Something else, which only the op's reference computes.
+    Other,
 }
 
 /// One splittable dim of a [`Kernel`].

@@ -1,7 +1,7 @@
 //! Conversions between element types.
 
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, TypeError, arity};
-use crate::access::{Access, Combine, Expr, Kernel, LoopDim, Read, SplitDim, Tiling, Write};
+use crate::access::{Access, Combine, Expr, Kernel, KernelFn, LoopDim, Read, SplitDim, Tiling, Write};
 use crate::attr::{F64, Number};
 use crate::graph::RegionType;
 use crate::op_struct;
@@ -239,6 +239,7 @@ impl OpDef for BitCast {
 
     fn tiling(&self, args: &[Type]) -> Tiling {
         Tiling::Kernel(Kernel {
+            function: KernelFn::BitCast,
             dims: split_each_dim(&args[0], &[true]),
             index_operands: vec![],
         })

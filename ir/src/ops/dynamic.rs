@@ -11,7 +11,7 @@ use super::{
     EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, Transpose, TypeError, arity,
     check_axis,
 };
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::dim::Dim;
 use crate::graph::RegionType;
 use crate::op_struct;
@@ -83,6 +83,7 @@ pub(crate) fn settle_extent(extent: &Dim, count: usize) -> Result<(), EvalError>
 
 fn data_dependent(dims: Vec<crate::access::SplitDim>, operand: usize) -> Tiling {
     Tiling::Kernel(Kernel {
+        function: KernelFn::Other,
         dims,
         index_operands: vec![operand],
     })

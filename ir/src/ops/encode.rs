@@ -2,7 +2,7 @@
 
 use super::convert::split_each_dim;
 use super::{Convert, EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, TypeError, arity};
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::attr::{Attr, AttrField};
 use crate::formats::{self, Bias, BiasRule, MiniFloat, Rounding};
 use crate::graph::RegionType;
@@ -160,6 +160,10 @@ impl OpDef for Encode {
         let split = [true, false, true];
         let dims = split_each_dim(&args[0], &split[..args.len()]);
         Tiling::Kernel(Kernel {
+            function: match self.rounding {
+                Rounding::NearestEven => KernelFn::Encode,
+                Rounding::Stochastic => KernelFn::Other,
+            },
             dims,
             index_operands: vec![],
         })
@@ -270,6 +274,7 @@ impl OpDef for Decode {
     fn tiling(&self, args: &[Type]) -> Tiling {
         let dims = split_each_dim(&args[0], &[true, false]);
         Tiling::Kernel(Kernel {
+            function: KernelFn::Decode,
             dims,
             index_operands: vec![],
         })

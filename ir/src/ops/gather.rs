@@ -5,7 +5,7 @@ use super::{
     Concat, EvalCx, EvalError, GradCx, Grads, Iota, NoGrad, OpDef, Reshape, Sample,
     ScatterElements, ScatterKind, ScatterNd, Transpose, TypeError, arity, check_axis,
 };
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::dim::Dim;
 use crate::graph::{FunctionBuilder, RegionType, ValueId};
 use crate::op_struct;
@@ -115,6 +115,7 @@ impl OpDef for Gather {
         let of_indices =
             (0..indices).map(|d| split(format!("i{d}"), &[None, Some(d)], &[self.axis + d]));
         Tiling::Kernel(Kernel {
+            function: KernelFn::Gather { axis: self.axis },
             dims: of_x.chain(of_indices).collect(),
             index_operands: vec![1],
         })
@@ -174,6 +175,7 @@ impl OpDef for GatherElements {
             dims.push(split(format!("d{d}"), &[Some(d), Some(d)], &[d]));
         }
         Tiling::Kernel(Kernel {
+            function: KernelFn::GatherElements { axis: self.axis },
             dims,
             index_operands: vec![1],
         })
@@ -313,6 +315,7 @@ impl OpDef for GatherNd {
             dims.push(split(format!("x{d}"), &[Some(d), None], &[counts + n]));
         }
         Tiling::Kernel(Kernel {
+            function: KernelFn::GatherNd { batch: self.batch },
             dims,
             index_operands: vec![1],
         })

@@ -3,7 +3,7 @@
 use super::dynamic::{check_extent, settle_extent};
 use super::movement::compare;
 use super::{EvalCx, EvalError, OpDef, Sample, TypeError, arity};
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::dim::Dim;
 use crate::graph::RegionType;
 use crate::op_struct;
@@ -143,6 +143,7 @@ impl OpDef for NonMaxSuppression {
 
     fn tiling(&self, _args: &[Type]) -> Tiling {
         Tiling::Kernel(Kernel {
+            function: KernelFn::Other,
             dims: vec![],
             index_operands: vec![0, 1],
         })

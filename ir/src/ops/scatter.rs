@@ -6,7 +6,7 @@ use super::{
     EvalCx, EvalError, GatherElements, GatherNd, GradCx, Grads, Iota, NoGrad, Op, OpDef, Reshape,
     Sample, Select, TypeError, arity,
 };
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::graph::RegionType;
 use crate::scalar::{BinaryFn, Scalar};
 use crate::tensor::{Element, Tensor};
@@ -42,17 +42,24 @@ impl ScatterKind {
         Ok(())
     }
 
+    /// How an update is combined with the element that is there; `None` if it replaces it.
+    fn function(self, dtype: DType) -> Option<BinaryFn> {
+        match self {
+            ScatterKind::Assign => None,
+            ScatterKind::Add => Some(BinaryFn::Add),
+            ScatterKind::Mul => Some(BinaryFn::Mul),
+            ScatterKind::Max if dtype == DType::Bool => Some(BinaryFn::Or),
+            ScatterKind::Min if dtype == DType::Bool => Some(BinaryFn::And),
+            ScatterKind::Max => Some(BinaryFn::Max),
+            ScatterKind::Min => Some(BinaryFn::Min),
+        }
+    }
+
     fn combine(self, dtype: DType, old: Scalar, new: Scalar) -> Scalar {
-        let f = match self {
-            ScatterKind::Assign => return new,
-            ScatterKind::Add => BinaryFn::Add,
-            ScatterKind::Mul => BinaryFn::Mul,
-            ScatterKind::Max if dtype == DType::Bool => BinaryFn::Or,
-            ScatterKind::Min if dtype == DType::Bool => BinaryFn::And,
-            ScatterKind::Max => BinaryFn::Max,
-            ScatterKind::Min => BinaryFn::Min,
-        };
-        f.apply(old, new, dtype)
+        match self.function(dtype) {
+            None => new,
+            Some(f) => f.apply(old, new, dtype),
+        }
     }
 
     /// `x` with one update after the other combined in, each at its place.
@@ -181,6 +188,10 @@ impl OpDef for ScatterElements {
             .map(|d| split(format!("d{d}"), &[Some(d); 3], &[d]))
             .collect();
         Tiling::Kernel(Kernel {
+            function: KernelFn::ScatterElements {
+                axis: self.axis,
+                combine: self.combine.function(x.dtype),
+            },
             dims,
             index_operands: vec![1],
         })
@@ -262,6 +273,7 @@ impl OpDef for ScatterNd {
             })
             .collect();
         Tiling::Kernel(Kernel {
+            function: KernelFn::ScatterNd { combine: self.combine.function(x.dtype) },
             dims,
             index_operands: vec![1],
         })

@@ -5,7 +5,7 @@ use super::{
     EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, ScatterElements, ScatterKind,
     TypeError, arity, check_axis,
 };
-use crate::access::{Kernel, Tiling};
+use crate::access::{Kernel, KernelFn, Tiling};
 use crate::dim::Dim;
 use crate::graph::RegionType;
 use crate::op_struct;
@@ -87,6 +87,10 @@ impl OpDef for TopK {
     fn tiling(&self, args: &[Type]) -> Tiling {
         let others = (0..args[0].rank()).filter(|d| *d != self.axis);
         Tiling::Kernel(Kernel {
+            function: KernelFn::TopK {
+                axis: self.axis,
+                largest: self.largest,
+            },
             dims: others
                 .map(|d| split(format!("d{d}"), &[Some(d)], &[d, d]))
                 .collect(),

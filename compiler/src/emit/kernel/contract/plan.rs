@@ -1,0 +1,211 @@
+//! Which loops of a nest a tile product takes, in which roles.
+
+use dojoc_ir::program::MAX_VIEW_RANK;
+
+use super::super::BlockDim;
+use super::super::nest::{Axis, Place, axes, merged, size};
+
+/// Rows, columns and depth of a step of the matrix unit.
+const STEP: (f64, f64, f64) = (8.0, 8.0, 4.0);
+/// Lanes of the SIMD unit, which multiplies f32.
+const LANES: f64 = 16.0;
+/// Cycles that an instruction takes beside its work, about: start, latency, results.
+const START: f64 = 60.0;
+
+/// How a nest is made of tile products. All axes have the steps of A, B and C.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Plan {
+    /// A is the second operand of the nest.
+    pub swapped: bool,
+    /// Loops around the instruction, outermost first.
+    pub loops: Vec<Axis>,
+    /// Some of the loops are summed over: C accumulates.
+    pub sums: bool,
+    pub m: Vec<Axis>,
+    /// What is summed over, as A has it.
+    pub k_of_a: Vec<Axis>,
+    /// The same in the same order, as B has it.
+    pub k_of_b: Vec<Axis>,
+    pub n: Axis,
+    pub transpose_a: bool,
+    pub transpose_b: bool,
+    /// Cycles, about; for a choice between plans.
+    pub cost: f64,
+}
+
+/// Loops by their roles, with the steps of A, B and C.
+struct Roles {
+    batch: Vec<Axis>,
+    m: Vec<Axis>,
+    n: Vec<Axis>,
+    k: Vec<Axis>,
+    sizes: [i64; 2],
+    narrow: bool,
+    swapped: bool,
+}
+
+impl Plan {
+    /// The plan of least cost for the places of both operands and the result; `narrow` if the
+    /// matrix unit takes the operands (bf16).
+    pub fn best(
+        block: &[BlockDim],
+        kept: &[usize],
+        summed: &[usize],
+        [a, b, c]: [&Place; 3],
+        narrow: bool,
+    ) -> Option<Self> {
+        let plans = [[a, b, c], [b, a, c]].into_iter().zip([false, true]);
+        let plans = plans.flat_map(|(places, swapped)| {
+            let roles = Roles::of(block, kept, summed, places, (narrow, swapped));
+            (0..=roles.k.len())
+                .filter_map(|outside| roles.plan(outside))
+                .collect::<Vec<Plan>>()
+        });
+        plans.min_by(|x, y| x.cost.total_cmp(&y.cost))
+    }
+}
+
+impl Roles {
+    fn of(
+        block: &[BlockDim],
+        kept: &[usize],
+        summed: &[usize],
+        places: [&Place; 3],
+        (narrow, swapped): (bool, bool),
+    ) -> Self {
+        let mut roles = Self {
+            batch: Vec::new(),
+            m: Vec::new(),
+            n: Vec::new(),
+            k: axes(block, summed, &places),
+            sizes: [size(places[0].dtype), size(places[1].dtype)],
+            narrow,
+            swapped,
+        };
+        for axis in axes(block, kept, &places) {
+            match (axis.steps[0] != 0, axis.steps[1] != 0) {
+                (true, true) => roles.batch.push(axis),
+                (false, true) => roles.n.push(axis),
+                _ => roles.m.push(axis),
+            }
+        }
+        roles
+    }
+
+    /// A plan with so many of the summed loops, those of fewest iterations, around the instruction.
+    fn plan(&self, outside: usize) -> Option<Plan> {
+        let mut k = self.k.clone();
+        let mut summed = Vec::new();
+        for _ in 0..outside {
+            let least = (0..k.len()).min_by_key(|at| k[*at].max)?;
+            summed.push(k.remove(least));
+        }
+        let (k_of_a, k_of_b) = self.k_axes(k);
+        let mut m = best_order(&self.m, |axes| merged(axes).len(), merged);
+        let mut n = best_order(&self.n, |axes| merged(axes).len(), merged);
+        if k_of_a.len() > MAX_VIEW_RANK || k_of_b.len() >= MAX_VIEW_RANK {
+            return None;
+        }
+        let room = (MAX_VIEW_RANK - k_of_a.len()).min(MAX_VIEW_RANK - 1);
+        let mut loops = merged(self.batch.clone());
+        loops.extend(super::spill(&mut m, room));
+        loops.extend(super::spill(&mut n, 1));
+        let n = n.pop().unwrap_or_else(|| Axis::one(3));
+        let sums = !summed.is_empty();
+        loops.extend(summed);
+        let count = |axes: &[Axis]| axes.iter().map(|axis| axis.max as f64).product::<f64>();
+        let (rows, columns, depth) = (count(&m), n.max as f64, count(&k_of_a));
+        let work = match self.narrow {
+            true => (rows / STEP.0).ceil() * (columns / STEP.1).ceil() * (depth / STEP.2).ceil(),
+            false => rows * depth * (columns / LANES).ceil(),
+        };
+        // Clearing the sums before and rounding them behind.
+        let extra = if sums {
+            100.0 + rows * columns * count(&loops) / LANES
+        } else {
+            0.0
+        };
+        let last = |axes: &[Axis], which: usize| axes.last().map(|axis| axis.steps[which]);
+        let beside = |axes: &[Axis], which: usize| last(axes, which) == Some(self.sizes[which]);
+        Some(Plan {
+            swapped: self.swapped,
+            cost: count(&loops) * (START + work) + extra,
+            sums,
+            transpose_a: !beside(&k_of_a, 0) && beside(&m, 0),
+            transpose_b: n.steps[1] != self.sizes[1] && beside(&k_of_b, 1),
+            loops,
+            m,
+            k_of_a,
+            k_of_b,
+            n,
+        })
+    }
+
+    /// The summed axes in the order in which they are fewest, as A and as B have them.
+    fn k_axes(&self, k: Vec<Axis>) -> (Vec<Axis>, Vec<Axis>) {
+        let only = |which: usize| {
+            move |axes: Vec<Axis>| {
+                let alone = axes.into_iter().map(|mut axis| {
+                    for (other, step) in axis.steps.iter_mut().enumerate() {
+                        *step = if other == which { *step } else { 0 };
+                    }
+                    axis
+                });
+                let mut merged = merged(alone.collect());
+                if merged.is_empty() {
+                    merged.push(Axis::one(3));
+                }
+                merged
+            }
+        };
+        let (of_a, of_b) = (only(0), only(1));
+        let price = |axes: Vec<Axis>| {
+            let (a, b) = (of_a(axes.clone()), of_b(axes));
+            let apart = |axes: &[Axis], which: usize| {
+                usize::from(
+                    axes.last()
+                        .is_none_or(|axis| axis.steps[which] != self.sizes[which]),
+                )
+            };
+            let too_many = usize::from(b.len() >= MAX_VIEW_RANK);
+            100 * (too_many + a.len()) + 10 * b.len() + apart(&a, 0) + apart(&b, 1)
+        };
+        best_order(&k, price, |axes| (of_a(axes.clone()), of_b(axes)))
+    }
+}
+
+/// The axes in the order of the lowest price, made into something.
+fn best_order<T>(
+    axes: &[Axis],
+    price: impl Fn(Vec<Axis>) -> usize,
+    make: impl Fn(Vec<Axis>) -> T,
+) -> T {
+    let best = orders(axes.len()).into_iter().map(|order| {
+        let ordered: Vec<Axis> = order.iter().map(|at| axes[*at].clone()).collect();
+        (price(ordered.clone()), ordered)
+    });
+    let best = best.min_by_key(|(price, _)| *price);
+    make(best.map_or_else(|| axes.to_vec(), |(_, axes)| axes))
+}
+
+/// All orders of so many things, the given one first; of more than five, only that.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let given: Vec<usize> = (0..count).collect();
+    if count > 5 {
+        return vec![given];
+    }
+    let mut all = vec![Vec::new()];
+    for _ in 0..count {
+        all = all
+            .into_iter()
+            .flat_map(|start: Vec<usize>| {
+                let rest = (0..count)
+                    .filter(|at| !start.contains(at))
+                    .collect::<Vec<_>>();
+                rest.into_iter()
+                    .map(move |next| [start.as_slice(), &[next]].concat())
+            })
+            .collect();
+    }
+    all
+}
