@@ -228,29 +228,43 @@ impl<E: Copy> Operands<E> {
     }
 }
 
-#[test]
-fn f32_products_follow_the_stated_order() {
-    let mut rng = rng(10);
-    for (trial, (m, n, k)) in shapes(&mut rng).into_iter().enumerate() {
-        let values = ALL_VALUES[trial % 7];
+/// The products of an element type.
+struct Products<E> {
+    narrow: fn(f32) -> E,
+    /// An element of a product, from its start, a row of A and a column of B.
+    model: fn(usize, f32, &dyn Fn(usize) -> E, &dyn Fn(usize) -> E) -> f32,
+    pack: fn(&dyn Kernels, Rhs<'_, E>, usize, usize) -> Vec<E>,
+    run: fn(&dyn Kernels, &Matmul<'_, E>, Output<'_>),
+}
+
+impl<E: Copy> Products<E> {
+    /// Compares all kernels, on plain and packed operands, with the model.
+    fn check(
+        &self,
+        (m, n, k): (usize, usize, usize),
+        values: Values,
+        trial: usize,
+        rng: &mut impl Rng,
+    ) {
         let source = Source::new(values, trial);
-        let operands = Operands::new((m, n, k), trial, |place| source.draw(&mut rng, place));
+        let operands = Operands::new((m, n, k), trial, |place| {
+            (self.narrow)(source.draw(rng, place))
+        });
         let accumulate = trial % 7 > 2;
         let stride = n + trial % 3;
         let start: Vec<f32> = (0..m * stride)
-            .map(|_| source.draw(&mut rng, Place::C))
+            .map(|_| source.draw(rng, Place::C))
             .collect();
         let mut expected = start.clone();
         for i in 0..m {
             for j in 0..n {
                 let c = &mut expected[i * stride + j];
                 let start = if accumulate { *c } else { 0.0 };
-                *c = model_f32(k, start, |p| operands.a(i, p), |p| operands.b(p, j));
+                *c = (self.model)(k, start, &|p| operands.a(i, p), &|p| operands.b(p, j));
             }
         }
         for kernels in [&others()[..], &[reference()]].concat() {
-            let mut panels = vec![f32::NAN; packed_len_f32(k, n)];
-            kernels.pack_b_f32(operands.rhs(), k, n, &mut panels);
+            let panels = (self.pack)(kernels, operands.rhs(), k, n);
             for b in [operands.rhs(), Rhs::Packed(&panels)] {
                 let product = Matmul {
                     m,
@@ -266,7 +280,7 @@ fn f32_products_follow_the_stated_order() {
                     stride,
                     accumulate,
                 };
-                kernels.matmul_f32(&product, output, &mut Scratch::default());
+                (self.run)(kernels, &product, output);
                 assert_eq!(
                     bits(&c),
                     bits(&expected),
@@ -278,57 +292,42 @@ fn f32_products_follow_the_stated_order() {
 }
 
 #[test]
+fn f32_products_follow_the_stated_order() {
+    let products = Products::<f32> {
+        narrow: |x| x,
+        model: |k, start, a, b| model_f32(k, start, a, b),
+        pack: |kernels, b, k, n| {
+            let mut panels = vec![f32::NAN; packed_len_f32(k, n)];
+            kernels.pack_b_f32(b, k, n, &mut panels);
+            panels
+        },
+        run: |kernels, product, c| kernels.matmul_f32(product, c, &mut Scratch::default()),
+    };
+    let mut rng = rng(10);
+    for (trial, shape) in shapes(&mut rng).into_iter().enumerate() {
+        products.check(shape, ALL_VALUES[trial % 7], trial, &mut rng);
+    }
+}
+
+#[test]
 fn bf16_products_follow_the_stated_order() {
+    let products = Products::<bf16> {
+        narrow: |x| bf16::from_bits((x.to_bits() >> 16) as u16),
+        model: |k, start, a, b| model_bf16(k, start, a, b),
+        pack: |kernels, b, k, n| {
+            let mut panels = vec![bf16::NAN; packed_len_bf16(k, n)];
+            kernels.pack_b_bf16(b, k, n, &mut panels);
+            panels
+        },
+        run: |kernels, product, c| kernels.matmul_bf16(product, c, &mut Scratch::default()),
+    };
     let mut rng = rng(11);
     let mut shapes = shapes(&mut rng);
     shapes.push((36, 64, 64));
     shapes.push((32, 128, 768));
-    for (trial, (m, n, k)) in shapes.into_iter().enumerate() {
+    for (trial, shape) in shapes.into_iter().enumerate() {
         for values in ALL_VALUES {
-            let truncated = |x: f32| bf16::from_bits((x.to_bits() >> 16) as u16);
-            let source = Source::new(values, trial);
-            let operands = Operands::new((m, n, k), trial, |place| {
-                truncated(source.draw(&mut rng, place))
-            });
-            let accumulate = trial % 7 > 2;
-            let stride = n + trial % 3;
-            let start: Vec<f32> = (0..m * stride)
-                .map(|_| source.draw(&mut rng, Place::C))
-                .collect();
-            let mut expected = start.clone();
-            for i in 0..m {
-                for j in 0..n {
-                    let c = &mut expected[i * stride + j];
-                    let start = if accumulate { *c } else { 0.0 };
-                    *c = model_bf16(k, start, |p| operands.a(i, p), |p| operands.b(p, j));
-                }
-            }
-            for kernels in [&others()[..], &[reference()]].concat() {
-                let mut panels = vec![bf16::NAN; packed_len_bf16(k, n)];
-                kernels.pack_b_bf16(operands.rhs(), k, n, &mut panels);
-                for b in [operands.rhs(), Rhs::Packed(&panels)] {
-                    let product = Matmul {
-                        m,
-                        n,
-                        k,
-                        a: operands.lhs(),
-                        b,
-                        epilogue: Epilogue::default(),
-                    };
-                    let mut c = start.clone();
-                    let output = Output::F32 {
-                        data: &mut c,
-                        stride,
-                        accumulate,
-                    };
-                    kernels.matmul_bf16(&product, output, &mut Scratch::default());
-                    assert_eq!(
-                        bits(&c),
-                        bits(&expected),
-                        "{kernels:?} {m}x{n}x{k} {values:?} {trial}"
-                    );
-                }
-            }
+            products.check(shape, values, trial, &mut rng);
         }
     }
 }
