@@ -3,6 +3,7 @@
 pub mod filetest;
 pub mod fuzz;
 pub mod identities;
+pub mod kernels;
 pub mod random_graph;
 pub mod random_program;
 pub mod rng;

@@ -43,8 +43,8 @@ impl Default for Options {
 /// Extents of symbols in [`random_inputs`].
 const SYMBOL_EXTENT: u64 = 3;
 
-/// A tensor of random values.
-fn random_tensor(rng: &mut Rng, ty: &Type, fill: &Fill) -> Tensor {
+/// A tensor of random values, its symbols being `SYMBOL_EXTENT`.
+pub fn random_tensor(rng: &mut Rng, ty: &Type, fill: &Fill) -> Tensor {
     if let Fill::Given(tensor) = fill {
         return tensor.clone();
     }

@@ -293,14 +293,12 @@ fn tile_products(
 ) -> Result<(), Unsupported> {
     let rounds = matches!(result.dtype, DType::F32) || (result.dtype == DType::Bf16 && !plan.sums);
     let c = sums(cx, result, loops, found, rounds)?;
-    // Steps of the plan are for the result.
-    let plan = match &c == result {
-        true => plan,
-        false => {
-            let [a, b] = operands;
-            let narrow = a.dtype == DType::Bf16;
-            Plan::best(cx.block, &loops.kept, &loops.summed, [a, b, &c], narrow).unwrap_or(plan)
-        }
+    // Places may be others than those that the plan was chosen for.
+    let [a, b] = operands;
+    let narrow = a.dtype == DType::Bf16;
+    let plan = Plan::best(cx.block, &loops.kept, &loops.summed, [a, b, &c], narrow);
+    let Some(plan) = plan else {
+        return Err(Unsupported::new("a product of too many loops"));
     };
     if plan.sums {
         fill(cx, &c, Number::Int(0), &loops.kept)?;

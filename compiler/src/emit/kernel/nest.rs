@@ -79,7 +79,7 @@ impl Place {
                 place.steps[*dim] = place.steps[*dim]
                     .checked_add(step)
                     .ok_or_else(Unsupported::overflow)?;
-                if *coefficient < 0 {
+                if *coefficient < 0 && block[*dim].count.as_constant() != Some(0) {
                     // The last iteration is at element 0 of the box.
                     let last = sum(&block[*dim].count, &Affine::constant(-1))?;
                     let back =
