@@ -7,3 +7,4 @@ pub mod io;
 pub mod pass;
 pub mod pipeline;
 pub mod rewrite;
+pub mod route;

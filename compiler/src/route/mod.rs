@@ -1,0 +1,12 @@
+//! Movement of data between cores: which core sends what to which, and what it costs.
+
+mod cost;
+mod exchange;
+mod parts;
+mod stages;
+#[cfg(test)]
+mod tests;
+
+pub use cost::{bytes_moved, cost, estimate, messages};
+pub use exchange::{Unroutable, exchange, factor};
+pub use parts::{Part, refine, storage_dims};
