@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{FuncId, Function, Module, NodeId, RegionId, RegionType, StateInit, ValueDef, ValueId};
+use super::{
+    FuncId, Function, Module, NodeId, RegionId, RegionType, State, StateInit, ValueDef, ValueId,
+    Weight, WeightId,
+};
 use crate::codes;
 use crate::diag::{Diagnostic, Kind, Place};
 use crate::dim::{Bindings, Dim};
@@ -39,18 +42,26 @@ pub type States = PrimaryMap<StateId, Tensor>;
 /// # Errors
 /// When a weight that initialises a state has no bytes at hand.
 pub fn initial_states(module: &Module) -> Result<States, Box<Diagnostic>> {
-    let mut states = States::new();
-    for state in module.states.values() {
-        states.push(match state.init {
+    first_values(&module.weights, &module.states)
+}
+
+/// As [`initial_states`] for the tables of any level.
+pub(crate) fn first_values(
+    weights: &PrimaryMap<WeightId, Weight>,
+    states: &PrimaryMap<StateId, State>,
+) -> Result<States, Box<Diagnostic>> {
+    let mut values = States::new();
+    for state in states.values() {
+        values.push(match state.init {
             StateInit::Zeros => zeros(state)?,
-            StateInit::Weight(weight) => weight_data(module, weight)?,
+            StateInit::Weight(weight) => weight_data(&weights[weight])?,
         });
     }
-    Ok(states)
+    Ok(values)
 }
 
 /// Zeros of a state's type; an error where the memory for them is refused.
-fn zeros(state: &super::State) -> Result<Tensor, Box<Diagnostic>> {
+fn zeros(state: &State) -> Result<Tensor, Box<Diagnostic>> {
     let ty = &state.ty;
     let mut bytes = Vec::<u8>::new();
     let tensor = ty.shape.as_const().and_then(|shape| {
@@ -65,8 +76,8 @@ fn zeros(state: &super::State) -> Result<Tensor, Box<Diagnostic>> {
     })
 }
 
-fn weight_data(module: &Module, weight: super::WeightId) -> Result<Tensor, Box<Diagnostic>> {
-    let weight = &module.weights[weight];
+/// The bytes of a weight.
+pub(crate) fn weight_data(weight: &Weight) -> Result<Tensor, Box<Diagnostic>> {
     weight.data.clone().ok_or_else(|| {
         let message = format!("the bytes of weight `{}` are not at hand", weight.name);
         Box::new(Diagnostic::input(codes::NO_DATA, message))
@@ -291,7 +302,7 @@ impl Run<'_, '_> {
             Box::new(Diagnostic::new(codes::CORRUPT, Kind::Bug, message))
         };
         match (self.func.values[value].def, self.module, self.states) {
-            (ValueDef::Weight(weight), Some(module), _) => weight_data(module, weight),
+            (ValueDef::Weight(weight), Some(module), _) => weight_data(&module.weights[weight]),
             (ValueDef::State(state), _, Some(states)) => {
                 states.get(state).cloned().ok_or_else(missing)
             }

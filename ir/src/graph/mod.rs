@@ -7,9 +7,10 @@
 
 mod builder;
 mod compact;
+pub(crate) mod declare;
 pub mod eval;
 mod parse;
-mod print;
+pub(crate) mod print;
 pub(crate) mod text;
 mod verify;
 
@@ -17,7 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use builder::FunctionBuilder;
-pub use parse::{SourceMap, closest, near, parse};
+pub use declare::{closest, near};
+pub use parse::{SourceMap, parse};
 pub use verify::{Entity, Violation, verify};
 
 use crate::diag::Loc;

@@ -7,32 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dojoc_grammar as g;
-use dojoc_grammar::{Body, ExprId, ExprKind, NameKind, Sigil, Tree};
+use dojoc_grammar::{Body, ExprKind, NameKind, Sigil, Tree};
 
-use super::text::{Exprs, name_key, syntax_errors};
+use super::declare::{Declarations, range};
+use super::text::{name_key, syntax_errors};
 use super::verify::Entity;
-use super::{
-    FuncId, FunctionBuilder, Module, Output, State, StateInit, ValueDef, ValueId, Weight,
-    WeightSource,
-};
+use super::{FuncId, FunctionBuilder, Module, Output, ValueDef, ValueId};
 use crate::codes;
-use crate::diag::{Diagnostic, Diagnostics, Loc};
+use crate::diag::{Diagnostics, Loc};
 use crate::ops::Op;
-use crate::scalar::Scalar;
-use crate::tensor::Tensor;
-use crate::types::{Class, DType, Type};
+use crate::types::{DType, Type};
 
 /// Where in the text the parts of a module stand, as byte ranges.
 pub type SourceMap = BTreeMap<Entity, Range<usize>>;
 
 /// Regions nested deeper than this are refused.
 pub(super) const MAX_DEPTH: usize = 32;
-
-/// Constants of more bytes than this are not written as `dense(value)`: a short text must not take
-/// all memory.
-const MAX_DENSE: u64 = 1 << 30;
 
 /// Reads a module and where its parts stand in the text.
 ///
@@ -45,37 +36,23 @@ pub fn parse(text: &str) -> Result<(Module, SourceMap), Diagnostics> {
         return Err(syntax_errors(&parsed.errors));
     }
     let mut reader = Reader {
-        exprs: Exprs::new(&parsed.tree),
         tree: &parsed.tree,
+        decls: Declarations::new(&parsed.tree),
         module: Module::default(),
         map: SourceMap::new(),
-        errors: Diagnostics::default(),
-        symbols: BTreeMap::new(),
     };
     reader.file();
     let Reader {
-        module,
-        map,
-        mut errors,
-        exprs,
-        ..
+        module, map, decls, ..
     } = reader;
-    errors.0.extend(exprs.into_errors().0);
-    errors.0.sort_by_key(|d| match &d.place {
-        Some(crate::diag::Place::Span(span)) => span.start,
-        _ => usize::MAX,
-    });
-    errors.ok((module, map))
+    decls.into_errors().ok((module, map))
 }
 
 struct Reader<'t> {
     tree: &'t Tree,
-    exprs: Exprs<'t>,
+    decls: Declarations<'t>,
     module: Module,
     map: SourceMap,
-    errors: Diagnostics,
-    /// Weights and states by name.
-    symbols: BTreeMap<&'t str, ValueDef>,
 }
 
 /// The values of one function by name, as they come into scope.
@@ -88,8 +65,7 @@ struct Scope<'t> {
 
 impl<'t> Reader<'t> {
     fn error(&mut self, code: u16, span: g::Span, message: impl Into<String>) {
-        self.errors
-            .push(Diagnostic::input(code, message).at_span(range(span)));
+        self.decls.error(code, span, message);
     }
 
     fn file(&mut self) {
@@ -140,12 +116,15 @@ impl<'t> Reader<'t> {
                 }
             }
         }
-        self.exprs.set_dims(self.module.dims.clone());
+        self.decls.exprs.set_dims(self.module.dims.clone());
         let decls = &tree[decls];
         let is_func = |d: &&g::Decl| &tree[d.keyword.text] == "func";
         for decl in decls.iter().filter(|d| !is_func(d)) {
-            self.declaration(decl);
+            self.decls.declaration(decl, "`weight`, `state` or `func`");
         }
+        self.module.weights = std::mem::take(&mut self.decls.weights);
+        self.module.states = std::mem::take(&mut self.decls.states);
+        self.map.append(&mut self.decls.map);
         let mut names = BTreeSet::new();
         for decl in decls.iter().filter(is_func) {
             let name = &tree[decl.symbol.text];
@@ -178,157 +157,6 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn declaration(&mut self, decl: &g::Decl) {
-        let name = &self.tree[decl.symbol.text];
-        let keyword = &self.tree[decl.keyword.text];
-        let (Some(ty), Some(init), Body::None) = (decl.ty, decl.init, decl.body) else {
-            let message = format!("expected `{keyword} @name : type = value`");
-            return self.error(codes::BAD_DECLARATION, decl.span, message);
-        };
-        let Some(ty) = self.exprs.ty(ty) else { return };
-        if self.symbols.contains_key(name) {
-            let message = format!("`@{name}` is defined twice");
-            return self.error(codes::DUPLICATE_NAME, decl.symbol.span, message);
-        }
-        let def = match keyword {
-            "weight" => self.weight(decl, name, ty, init),
-            "state" => self.state(decl, name, ty, init),
-            _ => {
-                let message = format!("expected `weight`, `state` or `func`, found `{keyword}`");
-                return self.error(codes::BAD_DECLARATION, decl.keyword.span, message);
-            }
-        };
-        if let Some(def) = def {
-            self.symbols.insert(name, def);
-        }
-    }
-
-    fn weight(&mut self, decl: &g::Decl, name: &str, ty: Type, init: ExprId) -> Option<ValueDef> {
-        let span = self.tree[init].span;
-        let ExprKind::Call { name: form, args } = self.tree[init].kind else {
-            let message = "expected `external(...)`, `dense(...)` or `hex(...)`";
-            self.error(codes::BAD_DECLARATION, span, message);
-            return None;
-        };
-        let (form, args) = (&self.tree[form], &self.tree[args]);
-        let kinds: Vec<ExprKind> = args.iter().map(|a| self.tree[*a].kind).collect();
-        let (source, data) = match (form, kinds.as_slice()) {
-            (
-                "external",
-                [
-                    ExprKind::Str(file),
-                    ExprKind::Int(offset),
-                    ExprKind::Int(length),
-                ],
-            ) if *offset >= 0 && *length >= 0 => {
-                let (offset, length) = (*offset as u64, *length as u64);
-                (
-                    WeightSource::External {
-                        file: self.tree[*file].into(),
-                        offset,
-                        length,
-                    },
-                    None,
-                )
-            }
-            ("dense", [_]) => (WeightSource::Inline, Some(self.dense(&ty, args[0])?)),
-            ("hex", [ExprKind::Str(text)]) => {
-                let tensor = hex_tensor(&ty, &self.tree[*text]);
-                if let Err(message) = &tensor {
-                    self.error(codes::WEIGHT_MISMATCH, span, message.clone());
-                }
-                (WeightSource::Inline, Some(tensor.ok()?))
-            }
-            _ => {
-                let message = "expected `external(\"file\", offset, length)`, `dense(...)` or \
-                               `hex(\"...\")`";
-                self.error(codes::BAD_DECLARATION, span, message);
-                return None;
-            }
-        };
-        let id = self.module.weights.push(Weight {
-            name: name.into(),
-            ty,
-            source,
-            data,
-        });
-        self.map.insert(Entity::Weight(id), range(decl.span));
-        Some(ValueDef::Weight(id))
-    }
-
-    fn dense(&mut self, ty: &Type, value: ExprId) -> Option<Tensor> {
-        let span = self.tree[value].span;
-        let Some(shape) = ty.shape.as_const() else {
-            self.error(
-                codes::WEIGHT_MISMATCH,
-                span,
-                format!("a constant can not be {ty}"),
-            );
-            return None;
-        };
-        let count = ty
-            .max_bytes()
-            .filter(|bytes| *bytes <= MAX_DENSE && ty.addressable())
-            .and(ty.shape.max_elements());
-        let Some(count) = count.filter(|_| ty.dtype.class() != Class::Configurable) else {
-            self.error(
-                codes::WEIGHT_MISMATCH,
-                span,
-                format!("{ty} can not be written out"),
-            );
-            return None;
-        };
-        let items: Vec<ExprId> = match self.tree[value].kind {
-            ExprKind::List(items) => self.tree[items].to_vec(),
-            _ => vec![value],
-        };
-        let splat = !matches!(self.tree[value].kind, ExprKind::List(_));
-        let values: Option<Vec<Scalar>> = items
-            .iter()
-            .map(|item| self.exprs.scalar(*item, ty.dtype))
-            .collect();
-        let values = values?;
-        if splat {
-            return Some(Tensor::splat(ty.dtype, &shape, values[0]));
-        }
-        if values.len() as u64 != count {
-            let message = format!("{ty} has {count} elements, found {}", values.len());
-            self.error(codes::WEIGHT_MISMATCH, span, message);
-            return None;
-        }
-        Some(Tensor::from_scalars(ty.dtype, &shape, values))
-    }
-
-    fn state(&mut self, decl: &g::Decl, name: &str, ty: Type, init: ExprId) -> Option<ValueDef> {
-        let span = self.tree[init].span;
-        let init = match self.tree[init].kind {
-            ExprKind::Ident(word) if &self.tree[word] == "zeros" => StateInit::Zeros,
-            ExprKind::Symbol(weight) => match self.symbols.get(&self.tree[weight.text]) {
-                Some(ValueDef::Weight(weight)) => StateInit::Weight(*weight),
-                _ => {
-                    let message = format!("there is no weight `@{}`", &self.tree[weight.text]);
-                    self.error(codes::UNKNOWN_NAME, span, message);
-                    return None;
-                }
-            },
-            _ => {
-                self.error(
-                    codes::BAD_DECLARATION,
-                    span,
-                    "expected `zeros` or `@weight`",
-                );
-                return None;
-            }
-        };
-        let id = self.module.states.push(State {
-            name: name.into(),
-            ty,
-            init,
-        });
-        self.map.insert(Entity::State(id), range(decl.span));
-        Some(ValueDef::State(id))
-    }
-
     fn function(&mut self, decl: &g::Decl) {
         let tree = self.tree;
         let Body::Func(func) = decl.body else {
@@ -359,7 +187,7 @@ impl<'t> Reader<'t> {
             self.error(codes::OUTPUT_MISMATCH, decl.symbol.span, message);
         }
         for (position, param) in declared.iter().enumerate() {
-            let ty = self.exprs.ty(param.ty);
+            let ty = self.decls.exprs.ty(param.ty);
             if let (Some(ty), Some(value)) = (ty, results.get(position))
                 && !scope.untyped.contains(value)
                 && ty != *b.ty(*value)
@@ -370,16 +198,17 @@ impl<'t> Reader<'t> {
                 );
                 self.error(codes::OUTPUT_MISMATCH, param.span, message);
             }
-            let aliases = param
-                .aliases
-                .and_then(|name| match self.symbols.get(&tree[name.text]) {
-                    Some(ValueDef::State(state)) => Some(*state),
-                    _ => {
-                        let message = format!("there is no state `@{}`", &tree[name.text]);
-                        self.error(codes::UNKNOWN_NAME, name.span, message);
-                        None
-                    }
-                });
+            let aliases =
+                param
+                    .aliases
+                    .and_then(|name| match self.decls.symbols.get(&tree[name.text]) {
+                        Some(ValueDef::State(state)) => Some(*state),
+                        _ => {
+                            let message = format!("there is no state `@{}`", &tree[name.text]);
+                            self.error(codes::UNKNOWN_NAME, name.span, message);
+                            None
+                        }
+                    });
             outputs.push(Output {
                 name: tree[param.name.text].into(),
                 aliases,
@@ -390,7 +219,7 @@ impl<'t> Reader<'t> {
 
     fn params(&mut self, b: &mut FunctionBuilder, scope: &mut Scope<'t>, params: &[g::Param]) {
         for param in params {
-            let ty = self.exprs.ty(param.ty);
+            let ty = self.decls.exprs.ty(param.ty);
             let untyped = ty.is_none();
             let value = b.param(ty.unwrap_or(Type::scalar(DType::Bool)), None);
             if untyped {
@@ -469,7 +298,7 @@ impl<'t> Reader<'t> {
             let text = &tree[operand.name.text];
             let found = match operand.sigil {
                 Sigil::Value => scope.values.get(&name_key(&operand.name, text)).copied(),
-                Sigil::Symbol => match self.symbols.get(text) {
+                Sigil::Symbol => match self.decls.symbols.get(text) {
                     Some(ValueDef::Weight(w)) => Some(b.weight(&self.module, *w)),
                     Some(ValueDef::State(s)) => Some(b.state(&self.module, *s)),
                     _ => None,
@@ -500,7 +329,7 @@ impl<'t> Reader<'t> {
         depth: usize,
     ) {
         let tree = self.tree;
-        let op = self.op(stmt);
+        let op = self.decls.op(&stmt.op, &tree[stmt.attrs]);
         let args = self.operands(b, scope, stmt);
         let mut regions = vec![];
         for region in &tree[stmt.regions] {
@@ -520,7 +349,7 @@ impl<'t> Reader<'t> {
         }
         let types: Vec<Type> = tree[stmt.types]
             .iter()
-            .filter_map(|ty| self.exprs.ty(*ty))
+            .filter_map(|ty| self.decls.exprs.ty(*ty))
             .collect();
         let names = &tree[stmt.results];
         if names.len() != tree[stmt.types].len() {
@@ -555,37 +384,6 @@ impl<'t> Reader<'t> {
             self.define(b, scope, name, value);
         }
     }
-
-    fn op(&mut self, stmt: &g::Stmt) -> Option<Op> {
-        let name = &self.tree[stmt.op.text];
-        let attrs = self.exprs.attrs(&self.tree[stmt.attrs])?;
-        match Op::parse(name, &attrs) {
-            Some(Ok(op)) => Some(op),
-            Some(Err(error)) => {
-                let culprit = self.tree[stmt.attrs]
-                    .iter()
-                    .find(|a| self.tree[a.key.text] == *error.attr)
-                    .map_or(stmt.op.span, |a| a.span);
-                self.error(
-                    codes::BAD_ATTRIBUTE,
-                    culprit,
-                    format!("{name}: {}", error.message),
-                );
-                None
-            }
-            None => {
-                let near = closest(name, Op::names());
-                let mut diagnostic =
-                    Diagnostic::input(codes::UNKNOWN_OP, format!("there is no op `{name}`"))
-                        .at_span(range(stmt.op.span));
-                if let Some(near) = near {
-                    diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
-                }
-                self.errors.push(diagnostic);
-                None
-            }
-        }
-    }
 }
 
 fn stand_in() -> Op {
@@ -595,64 +393,4 @@ fn stand_in() -> Op {
         value: crate::attr::Number::Int(0),
     }
     .into()
-}
-
-fn range(span: g::Span) -> Range<usize> {
-    span.start as usize..span.end as usize
-}
-
-/// Edit distance of the first 64 letters of a name from another one.
-fn distance(name: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in name.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
-/// The known name with the smallest edit distance, if it is close.
-pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = name.chars().count() / 3 + 1;
-    known
-        .map(|k| (distance(name, k), k))
-        .filter(|(d, _)| *d <= allowed)
-        .min()
-        .map(|(_, k)| k)
-}
-
-/// The known names that are close to a name or contain it, the closest first; at most `most`.
-pub fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
-    let allowed = name.chars().count() / 3 + 1;
-    let mut found: Vec<(usize, &str)> = known
-        .map(|k| (distance(name, k), k))
-        .filter(|(d, k)| *d <= allowed || !name.is_empty() && k.contains(name))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.into_iter().take(most).map(|(_, k)| k).collect()
-}
-
-fn hex_tensor(ty: &Type, text: &str) -> Result<Tensor, String> {
-    let shape = ty
-        .shape
-        .as_const()
-        .ok_or_else(|| format!("a constant can not be {ty}"))?;
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|d| d as u8);
-    let bytes: Option<Vec<u8>> = text
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-            _ => None,
-        })
-        .collect();
-    let bytes = bytes.ok_or("expected an even number of hexadecimal digits")?;
-    Tensor::from_bytes(ty.dtype, &shape, Bytes::from(bytes)).map_err(|e| format!("{ty}: {e}"))
 }

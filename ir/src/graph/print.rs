@@ -10,11 +10,11 @@ use dojoc_grammar::{quote, quote_name};
 
 use super::{
     Function, Module, NodeId, RegionId, State, StateInit, Value, ValueDef, ValueId, Weight,
-    WeightSource,
+    WeightId, WeightSource,
 };
 use crate::attr::{Attr, F64};
 use crate::diag::Loc;
-use crate::entity::SecondaryMap;
+use crate::entity::{PrimaryMap, SecondaryMap};
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
 
@@ -41,7 +41,7 @@ impl fmt::Display for Module {
             writeln!(f, "  {}", DisplayWeight(weight))?;
         }
         for state in self.states.values() {
-            writeln!(f, "  {}", DisplayState(self, state))?;
+            writeln!(f, "  {}", DisplayState(&self.weights, state))?;
         }
         for (position, func) in self.functions.values().enumerate() {
             if position > 0 || !self.weights.is_empty() || !self.states.is_empty() {
@@ -61,7 +61,8 @@ pub(super) fn node_line(module: &Module, func: &Function, node: NodeId) -> Strin
     line.trim().to_owned()
 }
 
-struct DisplayWeight<'a>(&'a Weight);
+/// Prints the declaration of a weight.
+pub(crate) struct DisplayWeight<'a>(pub &'a Weight);
 
 impl fmt::Display for DisplayWeight<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +90,8 @@ impl fmt::Display for DisplayWeight<'_> {
     }
 }
 
-struct DisplayState<'a>(&'a Module, &'a State);
+/// Prints the declaration of a state of a module with these weights.
+pub(crate) struct DisplayState<'a>(pub &'a PrimaryMap<WeightId, Weight>, pub &'a State);
 
 impl fmt::Display for DisplayState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +99,7 @@ impl fmt::Display for DisplayState<'_> {
         write!(f, "state @{} : {ty} = ", quote_name(name))?;
         match init {
             StateInit::Zeros => write!(f, "zeros"),
-            StateInit::Weight(weight) => match self.0.weights.get(*weight) {
+            StateInit::Weight(weight) => match self.0.get(*weight) {
                 Some(weight) => write!(f, "@{}", quote_name(&weight.name)),
                 None => write!(f, "?"),
             },
@@ -347,7 +349,8 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn format_loc(loc: &Loc) -> String {
+/// A source location.
+pub(crate) fn format_loc(loc: &Loc) -> String {
     if loc.file.is_empty() {
         return format!("loc({})", quote(&loc.name));
     }
