@@ -133,6 +133,48 @@ codes! {
          written.";
     DJX_MALFORMED 263 "The executable's content is malformed"
         "The checksums are right but the content cannot be read: the file was not written by dojoc.";
+    BAD_GRID 264 "A grid is malformed"
+        "Axes have different names and at least one position; those of tiles come before those of \
+         chips, and these before those of cores. The cores of a grid exist on the machine: the \
+         positions of its core axes, counted from `first`, are live cores of every chip it uses.";
+    BAD_LAYOUT 265 "A layout is malformed"
+        "A layout has one split for each extent of its view; the view has as many elements as the \
+         tensor. Units and strides are at least 1, axes exist in the layout's grid, and an axis \
+         splits one dim or is pending, not both and not twice.";
+    BAD_PENDING 266 "A value that is not combined yet is used as if it were"
+        "Contributions along pending axes are combined by a reshard before a step or an output uses \
+         the value. Inputs, weights and states are never pending; arg-max and arg-min are not \
+         combinations of single values.";
+    BAD_STEP 267 "A step is malformed"
+        "A step's op is tiled by a loop nest or a kernel. Its merged loops are consecutive and walked \
+         as one, its split loops can be split and stand in ascending order, each over axes of the \
+         group's grid that split no other loop.";
+    OPERAND_LAYOUT 268 "A core does not hold what it reads"
+        "The layout of an operand gives every core the elements that its iterations read; nothing \
+         moves inside a group. Put a reshard before it. The message names the core and the boxes.";
+    RESULT_LAYOUT 269 "A result has another layout than the step computes"
+        "The layout of a result follows from the split of the step's loops: a dim is split as its \
+         loop is, and along the axes of split reductions the value is pending.";
+    BAD_RESHARD 270 "A reshard is malformed"
+        "A reshard keeps type and value: contributions stay apart along axes of the same grid along \
+         which they are, with the same monoid, and every element that a core gets is held by \
+         some core before.";
+    BAD_VIEW 271 "A view changes more than the shape"
+        "A view has as many elements of the same type as its input, and the same layout: the same \
+         grid, view extents, splits and pending axes.";
+    BAD_REPEAT 272 "A loop's carried values do not fit"
+        "The first values, parameters, results of the body and last values of a loop are equally many, \
+         of the same types and layouts. A body belongs to one loop.";
+    REPLICAS_DIFFER 273 "Cores hold different bits for the same element"
+        "Cores that hold the same element hold the same bits. This is a defect of dojoc, or the \
+         module was changed by hand.";
+    NOT_HELD 274 "An element is needed that no core holds"
+        "A reshard or output asks for an element that is in no core's block. Widen the layout of the \
+         value it comes from.";
+    BAD_TEMPORAL 275 "A temporal factor is malformed"
+        "A loop that is cut in time is one of the step's loops, cut into at least one part. At most one \
+         operand shifts; then the parts are as many as the positions of the axis, which is no other \
+         use of that axis by the step.";
     CORRUPT 299 "The IR is inconsistent"
         "The tables of a function contradict each other: a defect of dojoc, not of your input. \
          Please report it with the dump that the message names.";

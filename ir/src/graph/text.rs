@@ -18,7 +18,7 @@ use crate::types::{Class, DType, MAX_RANK, Shape, Type};
 const MAX_DEPTH: usize = 64;
 
 /// What distinguishes values: `%4` is a number, `%"4"` a name.
-pub(super) fn name_key<'t>(name: &g::Name, text: &'t str) -> (bool, &'t str) {
+pub(crate) fn name_key<'t>(name: &g::Name, text: &'t str) -> (bool, &'t str) {
     (matches!(name.kind, NameKind::Number(_)), text)
 }
 
@@ -74,6 +74,15 @@ impl<'t> Exprs<'t> {
 
     /// A tensor type.
     pub fn ty(&self, id: ExprId) -> Option<Type> {
+        let (ty, layout) = self.laid_out_ty(id)?;
+        match layout {
+            Some(_) => self.error(codes::BAD_TYPE, id, "types of this level have no layout"),
+            None => Some(ty),
+        }
+    }
+
+    /// A tensor type and its layout, name and entries, if it has one.
+    pub fn laid_out_ty(&self, id: ExprId) -> Option<(Type, Option<(&'t str, &'t [g::Attr])>)> {
         let Some(ty) = self.tree.ty(id) else {
             return self.error(
                 codes::BAD_TYPE,
@@ -92,15 +101,12 @@ impl<'t> Exprs<'t> {
             let message = format!("expected extents: `{dtype}[]` is a scalar");
             return self.error(codes::BAD_TYPE, id, message);
         };
-        if ty.layout.is_some() {
-            return self.error(codes::BAD_TYPE, id, "types of this level have no layout");
-        }
         if args.len() > MAX_RANK {
             let message = format!("the rank is at most {MAX_RANK}, found {}", args.len());
             return self.error(codes::BAD_TYPE, id, message);
         }
         let dims: Option<Vec<Dim>> = args.iter().map(|arg| self.dim(*arg)).collect();
-        Some(Type::new(dtype, Shape::new(dims?)))
+        Some((Type::new(dtype, Shape::new(dims?)), ty.layout))
     }
 
     fn dim(&self, id: ExprId) -> Option<Dim> {

@@ -48,13 +48,21 @@
 //! Weights are distributed by recipes when a program is loaded, so a weight value may have any
 //! layout; a `reshard` of a weight gathers it just in time.
 
+pub mod eval;
 mod layout;
+mod parse;
+mod print;
+mod spread;
 mod step;
+mod text;
+mod verify;
 
 use std::sync::Arc;
 
 pub use layout::{BlockRange, Layout, Pending, Split};
+pub use parse::{SourceMap, parse};
 pub use step::{Coalesced, StepRule, block, coalesced, result_layout, step_rule, widest_loops};
+pub use verify::{Entity, Violation, verify, verify_on};
 
 use crate::diag::Loc;
 use crate::entity;
@@ -340,3 +348,6 @@ impl Function {
         BodyId::from_index(0)
     }
 }
+
+#[cfg(test)]
+mod tests;
