@@ -228,11 +228,13 @@ impl<E: Copy> Operands<E> {
     }
 }
 
+/// An element of a product, from its start, a row of A and a column of B, of so many elements.
+type Model<E> = fn(usize, f32, &dyn Fn(usize) -> E, &dyn Fn(usize) -> E) -> f32;
+
 /// The products of an element type.
 struct Products<E> {
     narrow: fn(f32) -> E,
-    /// An element of a product, from its start, a row of A and a column of B.
-    model: fn(usize, f32, &dyn Fn(usize) -> E, &dyn Fn(usize) -> E) -> f32,
+    model: Model<E>,
     pack: fn(&dyn Kernels, Rhs<'_, E>, usize, usize) -> Vec<E>,
     run: fn(&dyn Kernels, &Matmul<'_, E>, Output<'_>),
 }
