@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dojoc_ir::access::{Access, DimKind};
-use dojoc_ir::ops::Op;
+use dojoc_ir::ops::{Conv, Dot, Op, Reduce, ReduceKind, ReduceWindow, Sample};
+use dojoc_ir::types::{DType, Type};
 use dojoc_tests::identities;
 use dojoc_tests::kernels::{
     Case, Failure, Range, Rule, cases, close, expected_block, fills_boxes, run_block, run_kernel,
@@ -65,6 +66,108 @@ fn whole_ops_on_one_core_agree_with_their_reference() {
     if std::env::var("DOJOC_KERNEL").is_err() {
         insta::assert_snapshot!("unsupported", list);
     }
+}
+
+/// Ops of the extents that blocks of networks have.
+fn larger() -> Vec<Sample> {
+    let conv = |dtype, x: &[u64], w: &[u64], stride: u64, groups| {
+        let op = Conv {
+            stride: vec![stride; 2],
+            pad: vec![(1, 1); 2],
+            dilation: vec![1; 2],
+            groups,
+            out: None,
+        };
+        Sample::new(op, &[Type::of(dtype, x), Type::of(dtype, w)])
+    };
+    let dot = |dtype, a: &[u64], b: &[u64], batch: &[(usize, usize)], contract| {
+        let op = Dot {
+            batch: batch.to_vec(),
+            contract: vec![contract],
+            out: None,
+        };
+        Sample::new(op, &[Type::of(dtype, a), Type::of(dtype, b)])
+    };
+    let pool = |kind, stride: u64| {
+        let op = ReduceWindow {
+            kind,
+            window: vec![3; 2],
+            stride: vec![stride; 2],
+            dilation: vec![1; 2],
+            pad: vec![(1, 1); 2],
+        };
+        Sample::new(op, &[Type::of(DType::Bf16, &[2, 4, 15, 15])])
+    };
+    let reduce = |dtype, shape: &[u64], axis| {
+        let op = Reduce {
+            kind: ReduceKind::Sum,
+            axes: vec![axis],
+            keep: false,
+        };
+        Sample::new(op, &[Type::of(dtype, shape)])
+    };
+    let mut samples = vec![pool(ReduceKind::Max, 1), pool(ReduceKind::Max, 2)];
+    samples.extend([pool(ReduceKind::Sum, 1), pool(ReduceKind::Sum, 2)]);
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        for stride in [1, 2] {
+            samples.push(conv(dtype, &[1, 16, 14, 14], &[24, 16, 3, 3], stride, 1));
+            samples.push(conv(dtype, &[2, 12, 9, 9], &[12, 1, 3, 3], stride, 12));
+            samples.push(conv(dtype, &[2, 12, 9, 9], &[18, 6, 3, 3], stride, 2));
+        }
+        samples.push(dot(
+            dtype,
+            &[2, 3, 33, 16],
+            &[2, 3, 16, 21],
+            &[(0, 0), (1, 1)],
+            (3, 2),
+        ));
+        samples.push(dot(
+            dtype,
+            &[2, 33, 3, 16],
+            &[2, 21, 3, 16],
+            &[(0, 0), (2, 2)],
+            (3, 3),
+        ));
+        samples.push(dot(dtype, &[61, 130], &[130, 47], &[], (1, 0)));
+        samples.push(dot(dtype, &[61, 130], &[47, 130], &[], (1, 1)));
+        samples.push(dot(dtype, &[130, 61], &[130, 47], &[], (0, 0)));
+        samples.push(dot(dtype, &[1, 130], &[300, 130], &[], (1, 1)));
+        samples.push(reduce(dtype, &[40, 66], 0));
+        samples.push(reduce(dtype, &[40, 66], 1));
+    }
+    samples.push(dot(DType::I32, &[20, 30], &[30, 10], &[], (1, 0)));
+    samples
+}
+
+#[test]
+fn larger_blocks_agree_with_their_reference() {
+    let machine = identities::machine("mesh4x4").unwrap();
+    let mut broken = Vec::new();
+    for (seed, sample) in larger().iter().enumerate() {
+        for case in cases(sample, seed as u64).unwrap() {
+            if let Err(failure) = run_whole(&case, &machine) {
+                broken.push(format!("{}: {failure:?}", case.label));
+            }
+            let Rule::Loop(access) = &case.rule else {
+                continue;
+            };
+            for block in splits(access).unwrap() {
+                if !fills_boxes(access, &block) {
+                    continue;
+                }
+                let expected = expected_block(access, &case.expected, &block).unwrap();
+                let found = run_block(access, &case.args, &block, &machine);
+                let outcome = found.and_then(|found| {
+                    close(&found, &expected, &case.expected, case.tolerance)
+                        .map_err(Failure::Broken)
+                });
+                if let Err(failure) = outcome {
+                    broken.push(format!("{}, {block:?}: {failure:?}", case.label));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
 /// Blocks that split one parallel loop in three, or all in two, unevenly.

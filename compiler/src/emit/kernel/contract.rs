@@ -4,13 +4,15 @@
 //! (in B and the result), k (summed) and batch (in all three). Loops that find no place in the
 //! instruction are loops around it.
 
+mod fetch;
 mod plan;
 
 use dojoc_ir::access::{self, Access, Combine, DimKind, Expr, Monoid};
 use dojoc_ir::attr::{Flag, Number};
+use dojoc_ir::program::instr::data::Copy;
 use dojoc_ir::program::instr::matrix::MatMul;
 use dojoc_ir::program::instr::vector::{MulAdd, Zip, ZipFunction};
-use dojoc_ir::program::{Affine, MAX_VIEW_RANK, Unit};
+use dojoc_ir::program::{Affine, MAX_VIEW_RANK, Packing, Unit, dense_strides};
 use dojoc_ir::scalar::BinaryFn;
 use dojoc_ir::types::DType;
 
@@ -88,7 +90,7 @@ pub(super) fn emit(
     }
     let [a, b] = &wide;
     match plan {
-        Some(plan) if tiles => tile_products(cx, plan, [a, b], &result, &loops, &found)?,
+        Some(_) if tiles => tile_products(cx, [a, b], &result, &loops, &found)?,
         _ => vector_sums(cx, [a, b], &result, &loops, &found)?,
     }
     Ok(true)
@@ -285,21 +287,23 @@ fn finish(
 
 fn tile_products(
     cx: &mut Cx<'_>,
-    plan: Plan,
     operands: [&Place; 2],
     result: &Place,
     loops: &Loops,
     found: &Product,
 ) -> Result<(), Unsupported> {
-    let rounds = matches!(result.dtype, DType::F32) || (result.dtype == DType::Bf16 && !plan.sums);
-    let c = sums(cx, result, loops, found, rounds)?;
-    // Places may be others than those that the plan was chosen for.
     let [a, b] = operands;
     let narrow = a.dtype == DType::Bf16;
-    let plan = Plan::best(cx.block, &loops.kept, &loops.summed, [a, b, &c], narrow);
-    let Some(plan) = plan else {
-        return Err(Unsupported::new("a product of too many loops"));
+    let best = |cx: &Cx<'_>, c: &Place| {
+        let plan = Plan::best(cx.block, &loops.kept, &loops.summed, [a, b, c], narrow);
+        plan.ok_or_else(|| Unsupported::new("a product of too many loops"))
     };
+    let mut plan = best(cx, result)?;
+    let rounds = result.dtype == DType::F32 || (result.dtype == DType::Bf16 && !plan.sums);
+    let c = sums(cx, result, loops, found, rounds)?;
+    if &c != result {
+        plan = best(cx, &c)?;
+    }
     if plan.sums {
         fill(cx, &c, Number::Int(0), &loops.kept)?;
     }
@@ -329,18 +333,62 @@ fn tile_products(
     let of_a = parts(plan.transpose_a, &plan.m, &plan.k_of_a);
     let of_b = parts(plan.transpose_b, &plan.k_of_b, n);
     let of_c = [&plan.m, n].concat();
+    let pack = |cx: &mut Cx<'_>, wanted: bool, place: &Place, axes: &[Axis], packing: Packing| {
+        wanted
+            .then(|| packed(cx, place.dtype, axes, packing))
+            .transpose()
+    };
+    // A block of A has 8 rows and 4 steps of the sum, one of B 4 steps and 8 columns.
+    let (tall, flat) = (Packing::Packed8x4, Packing::Packed4x8);
+    let packing = |transposed: bool, usual, other| if transposed { other } else { usual };
+    let packing = [
+        packing(plan.transpose_a, tall, flat),
+        packing(plan.transpose_b, flat, tall),
+    ];
+    let packed_a = pack(cx, plan.pack_a, a, &of_a, packing[0])?;
+    let packed_b = pack(cx, plan.pack_b, b, &of_b, packing[1])?;
     cx.nest(Unit::Matrix, &plan.loops, offsets, &mut |cx, offsets| {
-        let operands = [
-            window(&c, &offsets[2], &of_c, 2),
-            window(a, &offsets[0], &of_a, 0),
-            window(b, &offsets[1], &of_b, 1),
-        ];
         let loc = cx.loc;
+        let mut read = |from: Window, packed: &Option<Window>| match packed {
+            None => from,
+            Some(to) => {
+                let operands = [to.clone(), from];
+                cx.seg
+                    .compute(Unit::Matrix, Copy {}, &operands, Vec::new(), loc);
+                to.clone()
+            }
+        };
+        let from_a = read(window(a, &offsets[0], &of_a, 0), &packed_a);
+        let from_b = read(window(b, &offsets[1], &of_b, 1), &packed_b);
+        let operands = [window(&c, &offsets[2], &of_c, 2), from_a, from_b];
         cx.seg
             .compute(Unit::Matrix, instr.clone(), &operands, Vec::new(), loc);
         Ok(())
     })?;
     finish(cx, &c, result, loops, found)
+}
+
+/// A window of a new scratch buffer in which an operand lies in blocks.
+fn packed(
+    cx: &mut Cx<'_>,
+    dtype: DType,
+    axes: &[Axis],
+    packing: Packing,
+) -> Result<Window, Unsupported> {
+    let most: Vec<u64> = axes.iter().map(|axis| axis.max).collect();
+    let strides = dense_strides(dtype, &most, packing).ok_or_else(Unsupported::overflow)?;
+    let buffer = cx.seg.scratch("packed", dtype, &most);
+    cx.seg.set_packing(buffer, packing);
+    let shape = axes.iter().map(|axis| axis.count.clone()).collect();
+    let offset = Affine::constant(0);
+    Ok(Window {
+        buffer,
+        offset,
+        dtype,
+        shape,
+        strides,
+        packing,
+    })
 }
 
 /// A multiply-add over the whole result for each term of the sums.

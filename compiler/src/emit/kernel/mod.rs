@@ -2,8 +2,9 @@
 //!
 //! What is emitted follows from the structure of the [`Access`] alone: sums of products of two
 //! operands become tile products, other reductions and running combinations the instructions of that
-//! name, everything else vector instructions over strided views. Data is never rearranged: windows,
-//! broadcasts, transpositions are views.
+//! name, everything else vector instructions over strided views. Windows, broadcasts and
+//! transpositions are views; only operands of tile products that would be gathered again and again
+//! are put into blocks first.
 
 mod arg;
 mod assign;
@@ -12,6 +13,8 @@ mod functions;
 mod indexed;
 mod nest;
 mod reduce;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use dojoc_ir::access::{self, Access, Combine, KernelFn, Monoid, Outside};

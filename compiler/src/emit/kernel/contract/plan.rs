@@ -1,12 +1,12 @@
 //! Which loops of a nest a tile product takes, in which roles.
 
 use dojoc_ir::program::MAX_VIEW_RANK;
+use dojoc_ir::types::DType;
 
 use super::super::BlockDim;
 use super::super::nest::{Axis, Place, axes, merged, size};
+use super::fetch::{self, BLOCK, Side};
 
-/// Rows, columns and depth of a step of the matrix unit.
-const STEP: (f64, f64, f64) = (8.0, 8.0, 4.0);
 /// Lanes of the SIMD unit, which multiplies f32.
 const LANES: f64 = 16.0;
 /// Cycles that an instruction takes beside its work, about: start, latency, results.
@@ -29,6 +29,10 @@ pub(super) struct Plan {
     pub n: Axis,
     pub transpose_a: bool,
     pub transpose_b: bool,
+    /// A is rearranged in scratch memory first, into blocks as the matrix unit takes them.
+    pub pack_a: bool,
+    /// B is.
+    pub pack_b: bool,
     /// Cycles, about; for a choice between plans.
     pub cost: f64,
 }
@@ -39,7 +43,7 @@ struct Roles {
     m: Vec<Axis>,
     n: Vec<Axis>,
     k: Vec<Axis>,
-    sizes: [i64; 2],
+    dtypes: [DType; 2],
     narrow: bool,
     swapped: bool,
 }
@@ -78,7 +82,7 @@ impl Roles {
             m: Vec::new(),
             n: Vec::new(),
             k: axes(block, summed, &places),
-            sizes: [size(places[0].dtype), size(places[1].dtype)],
+            dtypes: [places[0].dtype, places[1].dtype],
             narrow,
             swapped,
         };
@@ -115,30 +119,64 @@ impl Roles {
         loops.extend(summed);
         let count = |axes: &[Axis]| axes.iter().map(|axis| axis.max as f64).product::<f64>();
         let (rows, columns, depth) = (count(&m), n.max as f64, count(&k_of_a));
-        let work = match self.narrow {
-            true => (rows / STEP.0).ceil() * (columns / STEP.1).ceil() * (depth / STEP.2).ceil(),
-            false => rows * depth * (columns / LANES).ceil(),
-        };
         // Clearing the sums before and rounding them behind.
-        let extra = if sums {
-            100.0 + rows * columns * count(&loops) / LANES
-        } else {
-            0.0
+        let extra = match sums {
+            true => 100.0 + rows * columns * count(&loops) / LANES,
+            false => 0.0,
         };
-        let last = |axes: &[Axis], which: usize| axes.last().map(|axis| axis.steps[which]);
-        let beside = |axes: &[Axis], which: usize| last(axes, which) == Some(self.sizes[which]);
-        Some(Plan {
+        let mut plan = Plan {
             swapped: self.swapped,
-            cost: count(&loops) * (START + work) + extra,
+            cost: 0.0,
             sums,
-            transpose_a: !beside(&k_of_a, 0) && beside(&m, 0),
-            transpose_b: n.steps[1] != self.sizes[1] && beside(&k_of_b, 1),
+            transpose_a: false,
+            transpose_b: false,
+            pack_a: false,
+            pack_b: false,
             loops,
             m,
             k_of_a,
             k_of_b,
             n,
-        })
+        };
+        let work = match self.narrow {
+            true => self.on_matrix_unit(&mut plan),
+            false => {
+                let beside = |axis: Option<&Axis>, which: usize| {
+                    axis.is_some_and(|axis| axis.steps[which] == size(self.dtypes[which]))
+                };
+                let along_n = beside(Some(&plan.n), 1) || plan.n.is_one();
+                plan.transpose_a = !beside(plan.k_of_a.last(), 0) && beside(plan.m.last(), 0);
+                plan.transpose_b = !along_n && beside(plan.k_of_b.last(), 1);
+                // Columns of B that lie apart are gathered for every few rows.
+                let gathered = if along_n {
+                    0.0
+                } else {
+                    (rows / BLOCK.0).ceil() * depth * columns
+                };
+                (rows * depth * (columns / LANES).ceil()).max(gathered)
+            }
+        };
+        plan.cost = count(&plan.loops) * (START + work) + extra;
+        Some(plan)
+    }
+
+    /// Decides how the matrix unit reads the operands; returns the cycles of one product.
+    fn on_matrix_unit(&self, plan: &mut Plan) -> f64 {
+        let side = |which: usize, free: &[Axis], summed: &[Axis]| Side {
+            free: free.iter().filter(|axis| !axis.is_one()).cloned().collect(),
+            summed: summed.to_vec(),
+            which,
+            dtype: self.dtypes[which],
+            packs_outer: which == 0,
+        };
+        let a = side(0, &plan.m, &plan.k_of_a);
+        let b = side(1, std::slice::from_ref(&plan.n), &plan.k_of_b);
+        let (of_a, of_b, cycles) = fetch::best(&a, &b);
+        plan.transpose_a = of_a.free_inside && !plan.m.is_empty();
+        plan.transpose_b = !of_b.free_inside;
+        plan.pack_a = of_a.packed;
+        plan.pack_b = of_b.packed;
+        cycles
     }
 
     /// The summed axes in the order in which they are fewest, as A and as B have them.
@@ -164,7 +202,7 @@ impl Roles {
             let apart = |axes: &[Axis], which: usize| {
                 usize::from(
                     axes.last()
-                        .is_none_or(|axis| axis.steps[which] != self.sizes[which]),
+                        .is_none_or(|axis| axis.steps[which] != size(self.dtypes[which])),
                 )
             };
             let too_many = usize::from(b.len() >= MAX_VIEW_RANK);
