@@ -220,9 +220,9 @@ impl<'a, 'b> Evaluation<'a, 'b> {
                 }
             }
         }
-        for id in 0..root {
+        for (id, needed) in needed.into_iter().enumerate().take(root) {
             let leaf = self.values.nodes[id].node.args().is_empty();
-            if needed[id] && !leaf {
+            if needed && !leaf {
                 self.operand(id)?;
             }
         }

@@ -72,7 +72,8 @@ pub(super) fn emit(
         false => None,
     };
     let work = Work::of(cx.block, &loops);
-    let (by_vectors, by_reduction) = (work.by_vectors(), work.by_reduction());
+    let by_reduction = work.by_reduction();
+    let by_vectors = work.by_vectors(cx.block, &loops, [&a, &b, &result]);
     let by_products = plan.as_ref().map_or(f64::INFINITY, |plan| plan.cost);
     if by_reduction < by_vectors.min(by_products) {
         return Ok(false);
@@ -181,9 +182,20 @@ impl Work {
         }
     }
 
-    /// Cycles of a multiply-add over the result for each term of the sum, 16 lanes wide.
-    fn by_vectors(&self) -> f64 {
-        self.summed * (20.0 + (self.kept / 16.0).ceil())
+    /// Cycles of a multiply-add over the result for each term of the sum, 16 lanes wide. Operands
+    /// whose elements lie apart where those of the result are neighbours are gathered.
+    fn by_vectors(&self, block: &[BlockDim], loops: &Loops, places: [&Place; 3]) -> f64 {
+        let kept = axes(block, &loops.kept, &places);
+        let inner = kept.iter().filter(|axis| axis.steps[2] != 0);
+        let inner = inner.min_by_key(|axis| axis.steps[2].unsigned_abs());
+        let gathered = |which: usize| {
+            let apart = |axis: &Axis| ![0, size(places[which].dtype)].contains(&axis.steps[which]);
+            inner.is_some_and(apart)
+        };
+        let reads = [0, 1].into_iter().filter(|which| gathered(*which)).count() as f64;
+        // Three operands are read over two ports, and rows end inside of vectors.
+        let along = 1.7 * (self.kept / 16.0).ceil();
+        self.summed * (20.0 + along.max(reads * self.kept))
     }
 
     /// Cycles of all products in memory and a reduction; only where they take little memory.
@@ -341,10 +353,13 @@ fn tile_products(
     // A block of A has 8 rows and 4 steps of the sum, one of B 4 steps and 8 columns.
     let (tall, flat) = (Packing::Packed8x4, Packing::Packed4x8);
     let packing = |transposed: bool, usual, other| if transposed { other } else { usual };
-    let packing = [
-        packing(plan.transpose_a, tall, flat),
-        packing(plan.transpose_b, flat, tall),
-    ];
+    let packing = match narrow {
+        true => [
+            packing(plan.transpose_a, tall, flat),
+            packing(plan.transpose_b, flat, tall),
+        ],
+        false => [Packing::Strided; 2],
+    };
     let packed_a = pack(cx, plan.pack_a, a, &of_a, packing[0])?;
     let packed_b = pack(cx, plan.pack_b, b, &of_b, packing[1])?;
     cx.nest(Unit::Matrix, &plan.loops, offsets, &mut |cx, offsets| {

@@ -36,7 +36,8 @@ impl Values {
     /// A function of one value that is a sequence of instructions.
     pub(super) fn unary_sequence(&mut self, f: UnaryFn, x: Id) -> Made {
         let dtype = self.dtype(x);
-        if !is_float(dtype) && !(dtype.is_int() && f == UnaryFn::Sign) {
+        let integral = dtype.is_int() && f == UnaryFn::Sign;
+        if !(is_float(dtype) || integral) {
             return Err(Unsupported::new(format!("`{}` of {dtype}", f.name())));
         }
         match f {

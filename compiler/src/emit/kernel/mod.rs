@@ -31,7 +31,7 @@ use nest::Cx;
 pub struct BlockDim {
     /// Global index of the first iteration, over parameters.
     pub start: Affine,
-    /// Number of iterations, over parameters.
+    /// Number of iterations, over parameters; at least 1. A core without work does not run the code.
     pub count: Affine,
     /// The largest count.
     pub max: u64,

@@ -173,6 +173,9 @@ pub(super) fn window(place: &Place, offset: &Affine, axes: &[Axis], which: usize
     }
 }
 
+/// Emits what is inside of loops, for the offsets of places there.
+pub(super) type Body<'f> = dyn FnMut(&mut Cx<'_>, &[Affine]) -> Result<(), Unsupported> + 'f;
+
 impl Cx<'_> {
     /// Emits loops over axes, and in the innermost what `body` emits with the offsets of the places.
     pub fn nest(
@@ -180,7 +183,7 @@ impl Cx<'_> {
         unit: Unit,
         loops: &[Axis],
         offsets: Vec<Affine>,
-        body: &mut dyn FnMut(&mut Cx<'_>, &[Affine]) -> Result<(), Unsupported>,
+        body: &mut Body<'_>,
     ) -> Result<(), Unsupported> {
         let Some((outer, inner)) = loops.split_first() else {
             return body(self, &offsets);

@@ -230,3 +230,39 @@ fn the_matrix_unit_is_busy_most_of_the_time() {
     let found = busy(&whole(conv(1, 1, 1), &types), [196, 32, 576]);
     assert!(found > 0.6, "{found}");
 }
+
+#[test]
+fn products_of_f32_keep_the_lanes_filled() {
+    let machine = d1();
+    let f32 = |shape: &[u64]| Type::of(DType::F32, shape);
+    let busy = |segment: &Segment, [m, n, k]: [u64; 3]| {
+        (m * n * k) as f64 / 16.0 / cycles(segment, Unit::Matrix, &machine)
+    };
+    let dot = |a: &[u64], b: &[u64], contract| {
+        whole(
+            Dot {
+                batch: vec![],
+                contract: vec![contract],
+                out: None,
+            },
+            &[f32(a), f32(b)],
+        )
+    };
+    let extents = [128, 64, 512];
+    for segment in [
+        dot(&[128, 512], &[512, 64], (1, 0)),
+        dot(&[128, 512], &[64, 512], (1, 1)),
+        dot(&[512, 128], &[512, 64], (0, 0)),
+        dot(&[512, 128], &[64, 512], (0, 1)),
+    ] {
+        let found = busy(&segment, extents);
+        assert!(found > 0.85, "{found}");
+    }
+    for stride in [1, 2] {
+        let types = [f32(&[1, 64, 14, 14]), f32(&[32, 64, 3, 3])];
+        let segment = whole(conv(stride, 1, 1), &types);
+        assert_eq!(short(&segment, Unit::Matrix), "copy mm");
+        let found = busy(&segment, [196 / stride / stride, 32, 576]);
+        assert!(found > 0.7, "{found}");
+    }
+}

@@ -16,7 +16,7 @@ const ELEMENTS: f64 = 32.0;
 /// Cycles of the access to a block that needs no gathering.
 const ACCESS: f64 = 0.5;
 /// The largest operand that is rearranged in scratch memory, in bytes.
-const MOST_PACKED: f64 = 131_072.0;
+pub(super) const MOST_PACKED: f64 = 131_072.0;
 
 /// An operand of a tile product.
 pub(super) struct Side {
@@ -44,7 +44,8 @@ pub(super) struct Reading {
     before: f64,
 }
 
-fn count(axes: &[Axis]) -> f64 {
+/// Iterations of axes together, at most.
+pub(super) fn count(axes: &[Axis]) -> f64 {
     axes.iter().map(|axis| axis.max as f64).product()
 }
 

@@ -5,7 +5,7 @@ use dojoc_ir::types::DType;
 
 use super::super::BlockDim;
 use super::super::nest::{Axis, Place, axes, merged, size};
-use super::fetch::{self, BLOCK, Side};
+use super::fetch::{self, BLOCK, Side, count};
 
 /// Lanes of the SIMD unit, which multiplies f32.
 const LANES: f64 = 16.0;
@@ -29,7 +29,7 @@ pub(super) struct Plan {
     pub n: Axis,
     pub transpose_a: bool,
     pub transpose_b: bool,
-    /// A is rearranged in scratch memory first, into blocks as the matrix unit takes them.
+    /// A is rearranged in scratch memory first, into blocks if the matrix unit takes it.
     pub pack_a: bool,
     /// B is.
     pub pack_b: bool,
@@ -117,8 +117,7 @@ impl Roles {
         let n = n.pop().unwrap_or_else(|| Axis::one(3));
         let sums = !summed.is_empty();
         loops.extend(summed);
-        let count = |axes: &[Axis]| axes.iter().map(|axis| axis.max as f64).product::<f64>();
-        let (rows, columns, depth) = (count(&m), n.max as f64, count(&k_of_a));
+        let (rows, columns) = (count(&m), n.max as f64);
         // Clearing the sums before and rounding them behind.
         let extra = match sums {
             true => 100.0 + rows * columns * count(&loops) / LANES,
@@ -140,21 +139,7 @@ impl Roles {
         };
         let work = match self.narrow {
             true => self.on_matrix_unit(&mut plan),
-            false => {
-                let beside = |axis: Option<&Axis>, which: usize| {
-                    axis.is_some_and(|axis| axis.steps[which] == size(self.dtypes[which]))
-                };
-                let along_n = beside(Some(&plan.n), 1) || plan.n.is_one();
-                plan.transpose_a = !beside(plan.k_of_a.last(), 0) && beside(plan.m.last(), 0);
-                plan.transpose_b = !along_n && beside(plan.k_of_b.last(), 1);
-                // Columns of B that lie apart are gathered for every few rows.
-                let gathered = if along_n {
-                    0.0
-                } else {
-                    (rows / BLOCK.0).ceil() * depth * columns
-                };
-                (rows * depth * (columns / LANES).ceil()).max(gathered)
-            }
+            false => self.on_simd_unit(&mut plan),
         };
         plan.cost = count(&plan.loops) * (START + work) + extra;
         Some(plan)
@@ -177,6 +162,29 @@ impl Roles {
         plan.pack_a = of_a.packed;
         plan.pack_b = of_b.packed;
         cycles
+    }
+
+    /// Decides how the SIMD unit reads the operands; returns the cycles of one product. It takes
+    /// vectors along n, and each element of A once.
+    fn on_simd_unit(&self, plan: &mut Plan) -> f64 {
+        let (rows, columns) = (count(&plan.m), plan.n.max as f64);
+        let depth = count(&plan.k_of_a);
+        let beside = |axis: Option<&Axis>, which: usize| {
+            axis.is_some_and(|axis| axis.steps[which] == size(self.dtypes[which]))
+        };
+        let work = rows * depth * (columns / LANES).ceil();
+        plan.transpose_a = !beside(plan.k_of_a.last(), 0) && beside(plan.m.last(), 0);
+        if beside(Some(&plan.n), 1) || plan.n.is_one() {
+            return work;
+        }
+        // Columns of B that lie apart are gathered for every few rows, or once.
+        let elements = depth * columns;
+        plan.pack_b = elements * self.dtypes[1].bytes() as f64 <= fetch::MOST_PACKED;
+        if plan.pack_b {
+            return work + elements * 1.5;
+        }
+        plan.transpose_b = beside(plan.k_of_b.last(), 1);
+        work.max((rows / BLOCK.0).ceil() * elements)
     }
 
     /// The summed axes in the order in which they are fewest, as A and as B have them.
