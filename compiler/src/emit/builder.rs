@@ -99,6 +99,7 @@ pub struct SegmentBuilder {
     /// Unit of the open loops and their number.
     looping: Option<(Unit, usize)>,
     position: usize,
+    rearranged: u64,
     fault: Option<Unsupported>,
 }
 
@@ -122,6 +123,7 @@ impl SegmentBuilder {
             spans: Vec::new(),
             looping: None,
             position: 0,
+            rearranged: 128 << 10,
             fault: None,
         }
     }
@@ -238,6 +240,29 @@ impl SegmentBuilder {
                 })
             })
             .collect()
+    }
+
+    /// The most bytes of scratch buffers that are needed at once: what an allocator needs at least.
+    pub fn scratch_peak(&self) -> u64 {
+        let lives = self.scratch_lives();
+        let at = |position: usize| {
+            let alive = lives.iter();
+            let alive = alive.filter(|life| (life.first..=life.last).contains(&position));
+            alive.map(|life| life.bytes).fold(0, u64::saturating_add)
+        };
+        // The sum is largest where some life begins.
+        lives.iter().map(|life| at(life.first)).max().unwrap_or(0)
+    }
+
+    /// Lets code rearrange operands of at most so many bytes each in scratch buffers, to read them
+    /// faster; 128 KiB if nothing is said. With 0 there are no such buffers.
+    pub fn limit_rearranged(&mut self, bytes: u64) {
+        self.rearranged = bytes;
+    }
+
+    /// The limit, see [`limit_rearranged`](Self::limit_rearranged).
+    pub fn rearranged(&self) -> u64 {
+        self.rearranged
     }
 
     /// Number of statements pushed so far, tokens and views not counted: the position in

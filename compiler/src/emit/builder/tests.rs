@@ -205,6 +205,7 @@ fn what_a_loop_uses_lives_in_all_of_it() {
         .map(|life| (life.first, life.last, life.bytes))
         .collect();
     assert_eq!(spans, [(0, 3, 8), (1, 2, 8), (3, 3, 8)]);
+    assert_eq!(seg.scratch_peak(), 16);
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub(super) fn emit(
             &loops.kept,
             &loops.summed,
             [&a, &b, &result],
-            narrow,
+            (narrow, cx.seg.rearranged()),
         ),
         false => None,
     };
@@ -306,8 +306,15 @@ fn tile_products(
 ) -> Result<(), Unsupported> {
     let [a, b] = operands;
     let narrow = a.dtype == DType::Bf16;
+    let limit = cx.seg.rearranged();
     let best = |cx: &Cx<'_>, c: &Place| {
-        let plan = Plan::best(cx.block, &loops.kept, &loops.summed, [a, b, c], narrow);
+        let plan = Plan::best(
+            cx.block,
+            &loops.kept,
+            &loops.summed,
+            [a, b, c],
+            (narrow, limit),
+        );
         plan.ok_or_else(|| Unsupported::new("a product of too many loops"))
     };
     let mut plan = best(cx, result)?;

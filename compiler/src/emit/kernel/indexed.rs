@@ -1,20 +1,18 @@
-//! Computations in which the values of an operand say where another is read or written, and others
-//! that are no loop nests.
+//! Computations in which the values of an operand say where another is read or written.
 
 use dojoc_ir::access::KernelFn;
 use dojoc_ir::attr::{Flag, Number};
 use dojoc_ir::program::instr::Instr;
 use dojoc_ir::program::instr::data::{Gather, Scatter};
-use dojoc_ir::program::instr::sort::TopK;
 use dojoc_ir::program::instr::vector::{CompareFunction, ZipFunction};
 use dojoc_ir::program::{Affine, MAX_VIEW_RANK, Unit};
 use dojoc_ir::scalar::BinaryFn;
 use dojoc_ir::types::DType;
 
-use super::assign::{Evaluation, conversion, convert};
+use super::assign::{Evaluation, convert};
 use super::nest::{Axis, Cx, Place, merged, product, spill, sum, window};
 use super::values::{Id, Values};
-use super::{BlockDim, Local, LocalTensor};
+use super::{BlockDim, Local, LocalTensor, other};
 use crate::emit::Unsupported;
 
 /// Emits a kernel.
@@ -100,14 +98,14 @@ pub(super) fn emit(
         }
         (KernelFn::TopK { axis, largest }, [x], [values, positions]) => {
             check_axis(x, axis)?;
-            top_k(cx, (axis, largest), x, values, positions)
+            other::top_k(cx, (axis, largest), x, values, positions)
         }
         (KernelFn::BitCast, [x], [y]) => {
             let mut from = x.clone();
             from.local.dtype = y.local.dtype;
             copy(cx, y, &from)
         }
-        (KernelFn::Encode | KernelFn::Decode, [x, bias], [y]) => code(cx, x, bias, y),
+        (KernelFn::Encode | KernelFn::Decode, [x, bias], [y]) => other::code(cx, x, bias, y),
         (KernelFn::Other, ..) => Err(Unsupported::new("a computation that only has a reference")),
         _ => Err(Unsupported::new("another number of operands or results")),
     }
@@ -136,7 +134,7 @@ fn adds(combine: Option<BinaryFn>) -> Result<bool, Unsupported> {
 }
 
 impl LocalTensor {
-    fn stride(&self, dim: usize) -> Result<i64, Unsupported> {
+    pub(super) fn stride(&self, dim: usize) -> Result<i64, Unsupported> {
         let stride = self.local.strides.get(dim).copied();
         stride.ok_or_else(|| Unsupported::new("an operand of another rank"))
     }
@@ -144,7 +142,7 @@ impl LocalTensor {
 
 impl Local {
     /// The place of element 0, whose steps are the strides.
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         Place {
             buffer: self.buffer,
             dtype: self.dtype,
@@ -155,7 +153,7 @@ impl Local {
 }
 
 /// The axis of a dim of a tensor with other steps.
-fn axis_of(tensor: &LocalTensor, dim: usize, steps: [i64; 3]) -> Axis {
+pub(super) fn axis_of(tensor: &LocalTensor, dim: usize, steps: [i64; 3]) -> Axis {
     let (count, max) = tensor.shape[dim].clone();
     Axis {
         count,
@@ -380,7 +378,7 @@ impl Tuples {
     }
 }
 
-fn block_dim((count, max): &(Affine, u64)) -> BlockDim {
+pub(super) fn block_dim((count, max): &(Affine, u64)) -> BlockDim {
     BlockDim {
         start: Affine::constant(0),
         count: count.clone(),
@@ -439,7 +437,11 @@ fn flattened(
 }
 
 /// Copies a tensor.
-fn copy(cx: &mut Cx<'_>, to: &LocalTensor, from: &LocalTensor) -> Result<(), Unsupported> {
+pub(super) fn copy(
+    cx: &mut Cx<'_>,
+    to: &LocalTensor,
+    from: &LocalTensor,
+) -> Result<(), Unsupported> {
     let block: Vec<BlockDim> = to.shape.iter().map(block_dim).collect();
     let mut inner = Cx {
         seg: cx.seg,
@@ -448,150 +450,4 @@ fn copy(cx: &mut Cx<'_>, to: &LocalTensor, from: &LocalTensor) -> Result<(), Uns
     };
     let dims = inner.all_dims();
     convert(&mut inner, &to.local.place(), &from.local.place(), &dims)
-}
-
-fn top_k(
-    cx: &mut Cx<'_>,
-    (axis, largest): (usize, bool),
-    x: &LocalTensor,
-    values: &LocalTensor,
-    positions: &LocalTensor,
-) -> Result<(), Unsupported> {
-    let dtype = x.local.dtype;
-    if dtype == DType::F64 {
-        return Err(Unsupported::new("`topk` of f64"));
-    }
-    // Truth values are ordered as the numbers 0 and 1.
-    let number = |cx: &mut Cx<'_>, tensor: &LocalTensor| -> Result<LocalTensor, Unsupported> {
-        if dtype != DType::Bool {
-            return Ok(tensor.clone());
-        }
-        let block: Vec<BlockDim> = tensor.shape.iter().map(block_dim).collect();
-        let mut inner = Cx {
-            seg: cx.seg,
-            block: &block,
-            loc: cx.loc,
-        };
-        let dims = inner.all_dims();
-        let place = inner.scratch("number", DType::U8, &dims)?;
-        let local = Local {
-            buffer: place.buffer,
-            dtype: DType::U8,
-            offset: place.offset,
-            strides: place.steps,
-            valid: None,
-        };
-        Ok(LocalTensor {
-            local,
-            shape: tensor.shape.clone(),
-        })
-    };
-    let (from, to) = (number(cx, x)?, number(cx, values)?);
-    if dtype == DType::Bool {
-        copy(cx, &from, x)?;
-    }
-    let tensors = [&to, positions, &from];
-    let mut outer = Vec::new();
-    for dim in (0..x.shape.len()).filter(|dim| *dim != axis) {
-        let steps = [to.stride(dim)?, positions.stride(dim)?, from.stride(dim)?];
-        outer.push(axis_of(x, dim, steps));
-    }
-    outer.retain(|axis| !axis.is_one());
-    let mut outer = merged(outer);
-    let loops = spill(&mut outer, MAX_VIEW_RANK - 1);
-    let row = |tensor: &LocalTensor| -> Result<Vec<Axis>, Unsupported> {
-        let stride = tensor.stride(axis)?;
-        Ok([outer.as_slice(), &[axis_of(tensor, axis, [stride; 3])]].concat())
-    };
-    let rows = [row(&to)?, row(positions)?, row(&from)?];
-    let places = tensors.map(|tensor| tensor.local.place());
-    let offsets = places.iter().map(|place| place.offset.clone()).collect();
-    let instr = TopK {
-        smallest: Flag(!largest),
-    };
-    cx.nest(Unit::Vector, &loops, offsets, &mut |cx, offsets| {
-        let operand = |which: usize| window(&places[which], &offsets[which], &rows[which], which);
-        let (operands, loc) = ([operand(0), operand(1), operand(2)], cx.loc);
-        cx.seg
-            .compute(Unit::Vector, instr.clone(), &operands, Vec::new(), loc);
-        Ok(())
-    })?;
-    match dtype {
-        DType::Bool => copy(cx, values, &to),
-        _ => Ok(()),
-    }
-}
-
-/// Encodes or decodes a configurable format.
-fn code(
-    cx: &mut Cx<'_>,
-    x: &LocalTensor,
-    bias: &LocalTensor,
-    y: &LocalTensor,
-) -> Result<(), Unsupported> {
-    let uhp = [x, y].iter().any(|tensor| tensor.local.dtype == DType::Uhp);
-    let codes = |dtype: DType| !dtype.is_float();
-    for tensor in [x, y] {
-        let dtype = tensor.local.dtype;
-        if !codes(dtype) && !matches!(dtype, DType::F32 | DType::Bf16) {
-            return Err(Unsupported::new(format!("codes of {dtype}")));
-        }
-    }
-    if [x, y].iter().all(|tensor| !codes(tensor.local.dtype)) {
-        return Err(Unsupported::new(
-            "a rounding between formats of fixed meaning",
-        ));
-    }
-    let one = [Axis::one(1)];
-    let from = bias.local.place();
-    let narrow = cx.seg.scratch("bias", DType::U8, &[1]);
-    let narrow = Place {
-        buffer: narrow,
-        dtype: DType::U8,
-        offset: Affine::constant(0),
-        steps: Vec::new(),
-    };
-    let block: Vec<BlockDim> = y.shape.iter().map(block_dim).collect();
-    let (to, source) = (y.local.place(), x.local.place());
-    if uhp {
-        let mut inner = Cx {
-            seg: cx.seg,
-            block: &block,
-            loc: cx.loc,
-        };
-        let dims = inner.all_dims();
-        return inner.pointwise(conversion(), &[&to, &source], &dims);
-    }
-    let wide = [
-        window(&narrow, &narrow.offset, &one, 0),
-        window(&from, &from.offset, &one, 0),
-    ];
-    cx.seg
-        .compute(Unit::Vector, conversion(), &wide, Vec::new(), cx.loc);
-    let mut axes: Vec<Axis> = (0..y.shape.len())
-        .map(|dim| Ok(axis_of(y, dim, [y.stride(dim)?, x.stride(dim)?, 0])))
-        .collect::<Result<_, Unsupported>>()?;
-    axes.retain(|axis| !axis.is_one());
-    let mut axes = merged(axes);
-    let loops = spill(&mut axes, MAX_VIEW_RANK);
-    let instr = dojoc_ir::program::instr::convert::Convert {
-        bias: Flag(true),
-        stochastic: None,
-    };
-    let offsets = vec![
-        to.offset.clone(),
-        source.offset.clone(),
-        narrow.offset.clone(),
-    ];
-    cx.nest(Unit::Vector, &loops, offsets, &mut |cx, offsets| {
-        let operands = [
-            window(&to, &offsets[0], &axes, 0),
-            window(&source, &offsets[1], &axes, 1),
-            window(&narrow, &offsets[2], &one, 0),
-        ];
-        let loc = cx.loc;
-        cx.seg
-            .compute(Unit::Vector, instr.clone(), &operands, Vec::new(), loc);
-        Ok(())
-    })
 }

@@ -12,6 +12,7 @@ mod contract;
 mod functions;
 mod indexed;
 mod nest;
+mod other;
 mod reduce;
 #[cfg(test)]
 mod tests;

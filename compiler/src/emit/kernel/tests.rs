@@ -8,6 +8,11 @@ use super::*;
 
 /// The nest of an op as one block with dense operands in memory.
 fn whole(op: impl Into<Op>, types: &[Type]) -> Segment {
+    limited(op, types, 128 << 10)
+}
+
+/// The same with a limit for operands that are rearranged.
+fn limited(op: impl Into<Op>, types: &[Type], limit: u64) -> Segment {
     let Tiling::Loop(access) = op.into().tiling(types) else {
         panic!("the op is a loop nest");
     };
@@ -22,6 +27,7 @@ fn whole(op: impl Into<Op>, types: &[Type]) -> Segment {
     });
     let block: Vec<BlockDim> = block.collect();
     let mut seg = SegmentBuilder::new("s", None);
+    seg.limit_rearranged(limit);
     let mut local = |dtype: DType, index: &[access::Affine]| {
         let extents = index.iter().map(|map| {
             let reach = |(dim, c): &(usize, i64)| c.unsigned_abs() * (block[*dim].max - 1);
@@ -144,6 +150,8 @@ fn a_convolution_is_one_product() {
         // The weights are put into blocks first.
         assert_eq!(short(&segment, Unit::Matrix), "copy mm");
         assert_eq!(short(&segment, Unit::Vector), "");
+        let small = limited(conv(stride, 1, 1), &types, 1 << 10);
+        assert_eq!(short(&small, Unit::Matrix), "mm");
     }
 }
 

@@ -15,8 +15,6 @@ const TILES: [(f64, f64); 3] = [(2.0, 2.0), (1.0, 4.0), (4.0, 1.0)];
 const ELEMENTS: f64 = 32.0;
 /// Cycles of the access to a block that needs no gathering.
 const ACCESS: f64 = 0.5;
-/// The largest operand that is rearranged in scratch memory, in bytes.
-pub(super) const MOST_PACKED: f64 = 131_072.0;
 
 /// An operand of a tile product.
 pub(super) struct Side {
@@ -29,6 +27,8 @@ pub(super) struct Side {
     pub dtype: DType,
     /// Whether blocks may span several free axes, or else only the last.
     pub packs_outer: bool,
+    /// The largest operand that is rearranged in scratch memory, in bytes.
+    pub limit: f64,
 }
 
 /// How an operand is read.
@@ -76,7 +76,7 @@ impl Side {
             let apart = self.summed.len() == 1 && !self.free.is_empty();
             let outer = self.free.len() == 1 || (self.packs_outer && !free_inside);
             let bytes = count(&self.free) * count(&self.summed) * self.dtype.bytes() as f64;
-            let fits = apart && outer && run >= width && bytes <= MOST_PACKED;
+            let fits = apart && outer && run >= width && bytes <= self.limit;
             let packed = fits.then_some(Reading {
                 packed: true,
                 per_block: ACCESS,

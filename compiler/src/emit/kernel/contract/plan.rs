@@ -46,21 +46,28 @@ struct Roles {
     dtypes: [DType; 2],
     narrow: bool,
     swapped: bool,
+    limit: f64,
 }
 
 impl Plan {
     /// The plan of least cost for the places of both operands and the result; `narrow` if the
-    /// matrix unit takes the operands (bf16).
+    /// matrix unit takes the operands (bf16), `limit` the bytes of the
+    /// largest operand that may be rearranged.
     pub fn best(
         block: &[BlockDim],
         kept: &[usize],
         summed: &[usize],
         [a, b, c]: [&Place; 3],
-        narrow: bool,
+        (narrow, limit): (bool, u64),
     ) -> Option<Self> {
         let plans = [[a, b, c], [b, a, c]].into_iter().zip([false, true]);
         let plans = plans.flat_map(|(places, swapped)| {
-            let roles = Roles::of(block, kept, summed, places, (narrow, swapped));
+            let roles = Roles {
+                narrow,
+                swapped,
+                limit: limit as f64,
+                ..Roles::of(block, kept, summed, places)
+            };
             (0..=roles.k.len())
                 .filter_map(|outside| roles.plan(outside))
                 .collect::<Vec<Plan>>()
@@ -70,21 +77,16 @@ impl Plan {
 }
 
 impl Roles {
-    fn of(
-        block: &[BlockDim],
-        kept: &[usize],
-        summed: &[usize],
-        places: [&Place; 3],
-        (narrow, swapped): (bool, bool),
-    ) -> Self {
+    fn of(block: &[BlockDim], kept: &[usize], summed: &[usize], places: [&Place; 3]) -> Self {
         let mut roles = Self {
             batch: Vec::new(),
             m: Vec::new(),
             n: Vec::new(),
             k: axes(block, summed, &places),
             dtypes: [places[0].dtype, places[1].dtype],
-            narrow,
-            swapped,
+            narrow: false,
+            swapped: false,
+            limit: 0.0,
         };
         for axis in axes(block, kept, &places) {
             match (axis.steps[0] != 0, axis.steps[1] != 0) {
@@ -153,6 +155,7 @@ impl Roles {
             which,
             dtype: self.dtypes[which],
             packs_outer: which == 0,
+            limit: self.limit,
         };
         let a = side(0, &plan.m, &plan.k_of_a);
         let b = side(1, std::slice::from_ref(&plan.n), &plan.k_of_b);
@@ -179,7 +182,7 @@ impl Roles {
         }
         // Columns of B that lie apart are gathered for every few rows, or once.
         let elements = depth * columns;
-        plan.pack_b = elements * self.dtypes[1].bytes() as f64 <= fetch::MOST_PACKED;
+        plan.pack_b = elements * self.dtypes[1].bytes() as f64 <= self.limit;
         if plan.pack_b {
             return work + elements * 1.5;
         }
