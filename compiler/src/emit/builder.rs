@@ -5,6 +5,7 @@
 //! one. What may run side by side is put into a scope of [`independent`](SegmentBuilder::independent)
 //! statements.
 
+mod price;
 #[cfg(test)]
 mod tests;
 

@@ -20,6 +20,7 @@ mod values;
 
 use dojoc_ir::access::{self, Access, Combine, KernelFn, Monoid, Outside};
 use dojoc_ir::attr::{Number, number_fits};
+use dojoc_ir::machine::Machine;
 use dojoc_ir::program::{Affine, BufferId, BufferRole, LocId, Packing, dense_strides};
 use dojoc_ir::types::{DType, Type};
 
@@ -151,6 +152,27 @@ pub fn supports_kernel(
     operands: &[Type],
     results: &[Type],
 ) -> Result<(), Unsupported> {
+    trial_kernel(function, operands, results).map(|_| ())
+}
+
+/// What [`emit_kernel`] makes of dense tensors of these types: those of the parts that a core holds.
+///
+/// # Errors
+/// What `emit_kernel` would say.
+pub fn estimate_kernel(
+    function: KernelFn,
+    operands: &[Type],
+    results: &[Type],
+    machine: &Machine,
+) -> Result<Estimate, Unsupported> {
+    trial_kernel(function, operands, results).map(|seg| Estimate::of(&seg, machine))
+}
+
+fn trial_kernel(
+    function: KernelFn,
+    operands: &[Type],
+    results: &[Type],
+) -> Result<SegmentBuilder, Unsupported> {
     let mut seg = SegmentBuilder::new("trial", None);
     let mut local = |ty: &Type| {
         let dims: Vec<u64> = ty.dims().iter().map(|dim| dim.max_extent()).collect();
@@ -174,7 +196,37 @@ pub fn supports_kernel(
     let operands = operands.collect::<Result<Vec<LocalTensor>, Unsupported>>()?;
     let results = results.iter().map(&mut local);
     let results = results.collect::<Result<Vec<LocalTensor>, Unsupported>>()?;
-    emit_kernel(function, &operands, &results, &mut seg, None)
+    emit_kernel(function, &operands, &results, &mut seg, None)?;
+    Ok(seg)
+}
+
+/// What a block takes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Estimate {
+    /// Cycles of its instructions, one after the other.
+    pub cycles: f64,
+    /// Bytes of scratch memory that are needed at once.
+    pub scratch: u64,
+}
+
+impl Estimate {
+    fn of(seg: &SegmentBuilder, machine: &Machine) -> Self {
+        let (cycles, scratch) = (seg.cycles(machine, &[]), seg.scratch_peak());
+        Self { cycles, scratch }
+    }
+}
+
+/// What [`emit`] makes of a block of these extents with dense operands and results in memory.
+///
+/// # Errors
+/// What `emit` would say.
+pub fn estimate(
+    access: &Access,
+    extents: &[u64],
+    dtypes: &[DType],
+    machine: &Machine,
+) -> Result<Estimate, Unsupported> {
+    trial(access, extents, dtypes).map(|seg| Estimate::of(&seg, machine))
 }
 
 /// Whether [`emit`] has instructions for a loop nest with operands of these element types, without
@@ -183,38 +235,53 @@ pub fn supports_kernel(
 /// # Errors
 /// What `emit` would say.
 pub fn supports(access: &Access, dtypes: &[DType]) -> Result<(), Unsupported> {
-    if dtypes.len() != access.operands.len() {
-        let (found, expected) = (dtypes.len(), access.operands.len());
-        return Err(Unsupported::new(format!(
-            "{found} element types for {expected} operands"
-        )));
+    let extents = access
+        .dims
+        .iter()
+        .map(|dim| dim.extent.max_extent().min(TRIED));
+    trial(access, &extents.collect::<Vec<u64>>(), dtypes).map(|_| ())
+}
+
+/// Extents of the block that [`supports`] tries: whether there are instructions does not depend on
+/// them.
+const TRIED: u64 = 3;
+
+/// A block of these extents with dense operands and results.
+fn trial(
+    access: &Access,
+    extents: &[u64],
+    dtypes: &[DType],
+) -> Result<SegmentBuilder, Unsupported> {
+    if dtypes.len() != access.operands.len() || extents.len() != access.dims.len() {
+        let found = (extents.len(), dtypes.len());
+        let message = format!("{found:?} extents and element types for other loops and operands");
+        return Err(Unsupported::new(message));
     }
-    let block = access.dims.iter().map(|dim| {
-        let max = dim.extent.max_extent().min(TRIED);
-        let count = Affine::constant(max as i64);
-        BlockDim {
-            start: Affine::constant(0),
+    let zero = || Affine::constant(0);
+    let block = extents.iter().map(|max| {
+        let (start, count) = (zero(), Affine::constant(nest::signed(*max)?));
+        Ok(BlockDim {
+            start,
             count,
-            max,
-        }
+            max: *max,
+        })
     });
-    let block: Vec<BlockDim> = block.collect();
+    let block = block.collect::<Result<Vec<BlockDim>, Unsupported>>()?;
     let mut seg = SegmentBuilder::new("trial", None);
     let mut local = |dtype: DType, index: &[access::Affine]| {
-        let strides = trial_strides(index, &block, dtype);
+        let strides = trial_strides(index, &block, dtype)?;
         let buffer = seg.buffer("x", dtype, &[1], BufferRole::InOut, None);
-        let offset = Affine::constant(0);
-        Local {
+        Ok(Local {
             buffer,
             dtype,
-            offset,
+            offset: zero(),
             strides,
             valid: None,
-        }
+        })
     };
     let mut operands = Vec::new();
     for (number, (read, dtype)) in access.operands.iter().zip(dtypes).enumerate() {
-        let local = local(*dtype, &read.index);
+        let local = local(*dtype, &read.index)?;
         let fill = fill_value(access, number)?;
         if let Some(fill) = fill
             && !number_fits(fill, *dtype)
@@ -222,34 +289,36 @@ pub fn supports(access: &Access, dtypes: &[DType]) -> Result<(), Unsupported> {
             return Err(Unsupported::new(format!("{fill} as an element of {dtype}")));
         }
         let partial = read.outside != Outside::Never && fill.is_none();
-        let parts = block
-            .iter()
-            .map(|dim| (Affine::constant(0), dim.count.clone()));
+        let parts = block.iter().map(|dim| (zero(), dim.count.clone()));
         let valid = partial.then(|| parts.collect());
         operands.push(Local { valid, ..local });
     }
     let results = access.results.iter();
-    let results: Vec<Local> = results
-        .map(|write| local(write.dtype, &write.index))
-        .collect();
-    emit(access, &block, &operands, &results, &mut seg, None)
+    let results = results.map(|write| local(write.dtype, &write.index));
+    let results = results.collect::<Result<Vec<Local>, Unsupported>>()?;
+    emit(access, &block, &operands, &results, &mut seg, None)?;
+    Ok(seg)
 }
 
-/// Extents of the block that [`supports`] tries: whether there are instructions does not depend on
-/// them.
-const TRIED: u64 = 3;
-
 /// Strides of a dense box that a block touches.
-fn trial_strides(index: &[access::Affine], block: &[BlockDim], dtype: DType) -> Vec<i64> {
+fn trial_strides(
+    index: &[access::Affine],
+    block: &[BlockDim],
+    dtype: DType,
+) -> Result<Vec<i64>, Unsupported> {
     let mut step = nest::size(dtype);
     let mut strides = vec![0; index.len()];
     for (stride, map) in strides.iter_mut().zip(index).rev() {
         *stride = step;
-        let reach = map.terms.iter().map(|(dim, coefficient)| {
-            let last = block[*dim].max.saturating_sub(1);
-            coefficient.unsigned_abs().saturating_mul(last).min(1 << 20) as i64
-        });
-        step = step.saturating_mul(1 + reach.sum::<i64>());
+        let mut extent = 1i64;
+        for (dim, coefficient) in &map.terms {
+            let last = nest::signed(block[*dim].max.saturating_sub(1))?;
+            let reach = nest::product(coefficient.saturating_abs(), last)?;
+            extent = extent
+                .checked_add(reach)
+                .ok_or_else(Unsupported::overflow)?;
+        }
+        step = nest::product(step, extent)?;
     }
-    strides
+    Ok(strides)
 }

@@ -1,8 +1,7 @@
 use dojoc_ir::access::Tiling;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::ops::{Conv, Dot, Op, Reduce, ReduceKind, ReduceWindow};
-use dojoc_ir::program::instr::Cost;
-use dojoc_ir::program::{Env, Segment, Stmt, Unit};
+use dojoc_ir::program::{Segment, Stmt, Unit};
 
 use super::*;
 
@@ -81,37 +80,15 @@ fn short(segment: &Segment, unit: Unit) -> String {
     words.join(" ")
 }
 
-/// Cycles of all instructions of a unit one after the other.
-fn cycles(segment: &Segment, unit: Unit, machine: &Machine) -> f64 {
-    let stream = segment.streams.iter().find(|stream| stream.unit == unit);
-    let code = stream.map_or(&[][..], |stream| &stream.code);
-    let mut total = 0.0;
-    let mut open: Vec<(usize, f64)> = Vec::new();
-    for (at, inst) in code.iter().enumerate() {
-        open.retain(|(end, _)| *end > at);
-        let times: f64 = open.iter().map(|(_, times)| times).product();
-        match &inst.stmt {
-            Stmt::Loop { count, len, .. } => {
-                open.push((at + 1 + *len as usize, count.as_constant().unwrap() as f64));
-            }
-            Stmt::Compute {
-                instr, operands, ..
-            } => {
-                let loops = vec![0; open.len()];
-                let env = Env {
-                    loops: &loops,
-                    ..Env::default()
-                };
-                let types = operands
-                    .iter()
-                    .map(|x| segment.resolve(*x, &env).unwrap().1);
-                let cost: Cost = instr.cost(&types.collect::<Vec<_>>(), machine);
-                total += times * cost.alone(machine);
-            }
-            _ => {}
-        }
-    }
-    total
+/// Cycles of the nest of an op as one block.
+fn cycles(op: impl Into<Op>, types: &[Type]) -> f64 {
+    let Tiling::Loop(access) = op.into().tiling(types) else {
+        panic!("the op is a loop nest");
+    };
+    let extents = access.dims.iter().map(|dim| dim.extent.as_const().unwrap());
+    let extents: Vec<u64> = extents.collect();
+    let dtypes: Vec<DType> = types.iter().map(|ty| ty.dtype).collect();
+    estimate(&access, &extents, &dtypes, &d1()).unwrap().cycles
 }
 
 fn d1() -> Machine {
@@ -160,14 +137,14 @@ fn batches_and_what_views_have_no_room_for_are_loops() {
     let types = [bf16(&[4, 8, 16, 16]), bf16(&[16, 8, 3, 3])];
     let segment = whole(conv(1, 1, 1), &types);
     assert_eq!(short(&segment, Unit::Matrix), "for 4 { copy mm }");
-    let dot = Dot {
+    let batched = Dot {
         batch: vec![(0, 0), (1, 1)],
         contract: vec![(3, 2)],
         out: None,
     };
     let types = [bf16(&[2, 3, 32, 16]), bf16(&[2, 3, 16, 64])];
     assert_eq!(
-        short(&whole(dot, &types), Unit::Matrix),
+        short(&whole(batched, &types), Unit::Matrix),
         "for 6 { copy mm }"
     );
 }
@@ -208,69 +185,75 @@ fn windows_are_combined_along_lanes() {
     );
 }
 
+/// The product of two matrices along these dims.
+fn dot(along: (usize, usize)) -> Dot {
+    Dot {
+        batch: vec![],
+        contract: vec![along],
+        out: None,
+    }
+}
+
 #[test]
 fn the_matrix_unit_is_busy_most_of_the_time() {
-    let machine = d1();
-    let busy = |segment: &Segment, [m, n, k]: [u64; 3]| {
-        let steps = (m * n * k) as f64 / 256.0;
-        steps / cycles(segment, Unit::Matrix, &machine)
-    };
-    let dot = |a: &[u64], b: &[u64], contract| {
-        whole(
-            Dot {
-                batch: vec![],
-                contract: vec![contract],
-                out: None,
-            },
-            &[bf16(a), bf16(b)],
-        )
-    };
-    let extents = [128, 64, 512];
-    for (segment, least) in [
-        (dot(&[128, 512], &[512, 64], (1, 0)), 0.8),
-        (dot(&[128, 512], &[64, 512], (1, 1)), 0.8),
-        (dot(&[512, 128], &[512, 64], (0, 0)), 0.6),
+    let steps = |[m, n, k]: [u64; 3]| (m * n * k) as f64 / 256.0;
+    for (a, b, along, least) in [
+        ([128, 512], [512, 64], (1, 0), 0.8),
+        ([128, 512], [64, 512], (1, 1), 0.8),
+        ([512, 128], [512, 64], (0, 0), 0.6),
     ] {
-        let found = busy(&segment, extents);
-        assert!(found > least, "{found}");
+        let busy = steps([128, 64, 512]) / cycles(dot(along), &[bf16(&a), bf16(&b)]);
+        assert!(busy > least && busy < 1.0, "{busy}");
     }
     let types = [bf16(&[1, 64, 14, 14]), bf16(&[32, 64, 3, 3])];
-    let found = busy(&whole(conv(1, 1, 1), &types), [196, 32, 576]);
-    assert!(found > 0.6, "{found}");
+    let busy = steps([196, 32, 576]) / cycles(conv(1, 1, 1), &types);
+    assert!(busy > 0.6 && busy < 1.0, "{busy}");
 }
 
 #[test]
 fn products_of_f32_keep_the_lanes_filled() {
-    let machine = d1();
     let f32 = |shape: &[u64]| Type::of(DType::F32, shape);
-    let busy = |segment: &Segment, [m, n, k]: [u64; 3]| {
-        (m * n * k) as f64 / 16.0 / cycles(segment, Unit::Matrix, &machine)
-    };
-    let dot = |a: &[u64], b: &[u64], contract| {
-        whole(
-            Dot {
-                batch: vec![],
-                contract: vec![contract],
-                out: None,
-            },
-            &[f32(a), f32(b)],
-        )
-    };
-    let extents = [128, 64, 512];
-    for segment in [
-        dot(&[128, 512], &[512, 64], (1, 0)),
-        dot(&[128, 512], &[64, 512], (1, 1)),
-        dot(&[512, 128], &[512, 64], (0, 0)),
-        dot(&[512, 128], &[64, 512], (0, 1)),
+    let ideal = |[m, n, k]: [u64; 3]| (m * n * k) as f64 / 16.0;
+    for (a, b, along) in [
+        ([128, 512], [512, 64], (1, 0)),
+        ([128, 512], [64, 512], (1, 1)),
+        ([512, 128], [512, 64], (0, 0)),
+        ([512, 128], [64, 512], (0, 1)),
     ] {
-        let found = busy(&segment, extents);
-        assert!(found > 0.85, "{found}");
+        let busy = ideal([128, 64, 512]) / cycles(dot(along), &[f32(&a), f32(&b)]);
+        assert!(busy > 0.85 && busy < 1.0, "{busy}");
     }
     for stride in [1, 2] {
         let types = [f32(&[1, 64, 14, 14]), f32(&[32, 64, 3, 3])];
         let segment = whole(conv(stride, 1, 1), &types);
         assert_eq!(short(&segment, Unit::Matrix), "copy mm");
-        let found = busy(&segment, [196 / stride / stride, 32, 576]);
-        assert!(found > 0.7, "{found}");
+        let busy = ideal([196 / stride / stride, 32, 576]) / cycles(conv(stride, 1, 1), &types);
+        assert!(busy > 0.7 && busy < 1.0, "{busy}");
     }
+}
+
+#[test]
+fn estimates_count_iterations_and_scratch_memory() {
+    let by_channels = |channels| {
+        let types = [bf16(&[1, channels, 14, 14]), bf16(&[channels, 1, 3, 3])];
+        cycles(conv(1, 1, channels), &types)
+    };
+    let (small, large) = (by_channels(32), by_channels(64));
+    assert!(
+        large > 1.8 * small && large < 2.2 * small,
+        "{small} {large}"
+    );
+    let Tiling::Loop(access) =
+        Op::from(conv(1, 1, 32)).tiling(&[bf16(&[1, 32, 14, 14]), bf16(&[32, 1, 3, 3])])
+    else {
+        panic!("a convolution is a loop nest");
+    };
+    let extents: Vec<u64> = access
+        .dims
+        .iter()
+        .map(|dim| dim.extent.as_const().unwrap())
+        .collect();
+    let found = estimate(&access, &extents, &[DType::Bf16; 2], &d1()).unwrap();
+    // Image with its border, weights and sums in f32, all alive during the sums.
+    assert_eq!(found.scratch, 4 * (32 * 16 * 16 + 32 * 9 + 32 * 14 * 14));
 }
