@@ -15,7 +15,7 @@ const NUMBERS_PER_NODE: usize = 4;
 pub struct Tables {
     tables: PrimaryMap<TableId, Table>,
     known: HashMap<Vec<i64>, TableId>,
-    fits: HashMap<Vec<i64>, IndexExpr>,
+    fits: HashMap<(Vec<i64>, IndexExpr), IndexExpr>,
 }
 
 impl Tables {
@@ -57,17 +57,27 @@ impl Tables {
 ///
 /// The same values give the same expression.
 pub fn fit(values: &[i64], tables: &mut Tables) -> IndexExpr {
-    if let Some(known) = tables.fits.get(values) {
+    fit_at(values, &IndexExpr::coordinate(Coordinate::Index), tables)
+}
+
+/// As [`fit`], where another expression, which is never negative, stands for `i`.
+pub fn fit_at(values: &[i64], i: &IndexExpr, tables: &mut Tables) -> IndexExpr {
+    let key = (values.to_vec(), i.clone());
+    if let Some(known) = tables.fits.get(&key) {
         return known.clone();
     }
-    let index = IndexExpr::coordinate(Coordinate::Index);
-    let expr = build(&search(values, 0), &index, tables);
-    tables.fits.insert(values.to_vec(), expr.clone());
+    let expr = build(&search(values, 0), i, tables);
+    tables.fits.insert(key, expr.clone());
     expr
 }
 
 /// As [`fit`], where only some values matter.
 pub fn fit_some(values: &[Option<i64>], tables: &mut Tables) -> IndexExpr {
+    fit_some_at(values, &IndexExpr::coordinate(Coordinate::Index), tables)
+}
+
+/// As [`fit_at`], where only some values matter.
+pub fn fit_some_at(values: &[Option<i64>], i: &IndexExpr, tables: &mut Tables) -> IndexExpr {
     let known = || {
         values
             .iter()
@@ -80,7 +90,7 @@ pub fn fit_some(values: &[Option<i64>], tables: &mut Tables) -> IndexExpr {
     if let Some(linear) = line_through(known()) {
         let all: Option<Vec<i64>> = (0..values.len()).map(|i| at(linear, i)).collect();
         if let Some(all) = all {
-            return fit(&all, tables);
+            return fit_at(&all, i, tables);
         }
     }
     let mut last = value;
@@ -89,7 +99,7 @@ pub fn fit_some(values: &[Option<i64>], tables: &mut Tables) -> IndexExpr {
         last = v.unwrap_or(last);
         last
     }));
-    fit(&filled, tables)
+    fit_at(&filled, i, tables)
 }
 
 /// `(a, b)` if all values are `a + b*i`.

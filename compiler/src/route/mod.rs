@@ -5,8 +5,8 @@ mod exchange;
 mod parts;
 mod stages;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use cost::{bytes_moved, cost, estimate, messages};
 pub use exchange::{Unroutable, exchange, factor};
-pub use parts::{Part, refine, storage_dims};
+pub use parts::{Part, parts_of, refine, storage_dims};

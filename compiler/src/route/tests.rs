@@ -20,7 +20,7 @@ fn grid(first: u64, sizes: &[u64]) -> Grid {
     }
 }
 
-fn grids(list: &[(u64, &[u64])]) -> PrimaryMap<GridId, Grid> {
+pub(crate) fn grids(list: &[(u64, &[u64])]) -> PrimaryMap<GridId, Grid> {
     let mut grids = PrimaryMap::new();
     for (first, sizes) in list {
         grids.push(grid(*first, sizes));
@@ -29,7 +29,7 @@ fn grids(list: &[(u64, &[u64])]) -> PrimaryMap<GridId, Grid> {
 }
 
 /// A layout of a view with axes for each dim.
-fn layout(grid: usize, view: &[u64], axes: &[&[usize]]) -> Layout {
+pub(crate) fn layout(grid: usize, view: &[u64], axes: &[&[usize]]) -> Layout {
     let mut layout = Layout::replicated(GridId::from_index(grid), view);
     for (d, axes) in axes.iter().enumerate() {
         layout.splits[d] = Split::over(axes.to_vec(), view[d], 1);
@@ -110,10 +110,10 @@ fn checked(grids: &PrimaryMap<GridId, Grid>, from: &Layout, to: &Layout) -> Exch
     exchange
 }
 
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -122,7 +122,7 @@ impl Random {
     }
 
     /// The same elements with neighbours merged at random.
-    fn view(&mut self, extents: &[u64]) -> Vec<u64> {
+    pub(crate) fn view(&mut self, extents: &[u64]) -> Vec<u64> {
         let mut view = vec![extents[0]];
         for extent in &extents[1..] {
             match view.last_mut() {
@@ -133,7 +133,7 @@ impl Random {
         view
     }
 
-    fn layout(&mut self, id: usize, grid: &Grid, view: &[u64], halo: bool) -> Layout {
+    pub(crate) fn layout(&mut self, id: usize, grid: &Grid, view: &[u64], halo: bool) -> Layout {
         let mut axes = vec![vec![]; view.len() + 1];
         for axis in 0..grid.axes.len() {
             axes[self.below(view.len() as u64 + 1) as usize].push(axis);
