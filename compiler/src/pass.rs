@@ -108,6 +108,14 @@ pub struct PassOptions {
     pub fold_total_bytes: u64,
     /// Largest weight that the folding of a batch normalisation may create, in bytes.
     pub fold_batch_norm_bytes: u64,
+    /// Largest weight that a rule of equality saturation may make, in bytes.
+    pub saturate_bytes: u64,
+    /// Largest sum of all weights that such rules may make, in bytes.
+    pub saturate_total_bytes: u64,
+    /// Largest number of nodes of the e-graph of a region.
+    pub saturate_nodes: usize,
+    /// Largest number of rounds in which all rules are tried on a region; 0 turns them off.
+    pub saturate_rounds: usize,
 }
 
 impl Default for PassOptions {
@@ -119,6 +127,10 @@ impl Default for PassOptions {
             fold_operand_bytes: 4 << 20,
             fold_total_bytes: 16 << 20,
             fold_batch_norm_bytes: u64::MAX,
+            saturate_bytes: 32 << 20,
+            saturate_total_bytes: 256 << 20,
+            saturate_nodes: 5_000,
+            saturate_rounds: 8,
         }
     }
 }

@@ -4,6 +4,7 @@ use dojoc_ir::graph::Module;
 
 use crate::graph::{
     canonicalise, common_subexpressions, dead_code, fold_batch_norm, fold_constants, precision,
+    saturate,
 };
 use crate::pass::Pass;
 
@@ -31,6 +32,9 @@ pub const GRAPH: &[PipelineStep] = steps! {
     common_subexpressions: "a contraction that is used once more after merging may not take a normalisation",
     fold_batch_norm: "needs constant statistics; before precision, so that weights are scaled in f32",
     dead_code: "contractions that were replaced should not be converted",
+    saturate: "needs batch norms gone and shapes folded; before precision, so that rules fold weights in f32",
+    fold_constants: "what rules have left of constants",
+    dead_code: "forms that rules have replaced",
     precision: "after all that computes on weights; its conversions of constants are folded next",
     fold_constants: "converted weights, and constants that canonicalising uncovered",
     canonicalise: "conversions to and fro cancel; sums with folded constants are ordered",
@@ -47,6 +51,7 @@ pub fn passes() -> &'static [&'static Pass<Module>] {
         &fold_batch_norm::PASS,
         &fold_constants::PASS,
         &precision::PASS,
+        &saturate::PASS,
     ]
 }
 

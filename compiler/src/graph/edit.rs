@@ -128,7 +128,8 @@ impl<'m> Editor<'m> {
         Ok(())
     }
 
-    fn resolve(&self, mut value: ValueId) -> ValueId {
+    /// What has replaced a value so far, or the value itself.
+    pub fn resolve(&self, mut value: ValueId) -> ValueId {
         while let Some(next) = self.forward.get(&value) {
             value = *next;
         }
@@ -193,26 +194,36 @@ impl<'m> Editor<'m> {
     /// # Errors
     /// What the op has against the operands.
     pub fn emit(&mut self, op: impl Into<Op>, args: &[ValueId]) -> Result<ValueId, TypeError> {
-        let op = op.into();
+        match self.emit_all(op.into(), args)?[..] {
+            [value] => Ok(value),
+            _ => Err(TypeError::new("expected an op with one result")),
+        }
+    }
+
+    /// Adds a node before the one that the rule was offered.
+    ///
+    /// # Errors
+    /// What the op has against the operands.
+    pub fn emit_all(&mut self, op: Op, args: &[ValueId]) -> Result<Vec<ValueId>, TypeError> {
         let types = op.infer(&self.func.types(args), &[])?;
-        let [ty] = &types[..] else {
-            return Err(TypeError::new("expected an op with one result"));
-        };
         let node = self.func.nodes.next_id();
-        let value = self.func.values.push(Value {
-            ty: ty.clone(),
-            def: ValueDef::Result(node, 0),
-            name: None,
-        });
+        let mut results = vec![];
+        for (position, ty) in types.into_iter().enumerate() {
+            results.push(self.func.values.push(Value {
+                ty,
+                def: ValueDef::Result(node, position as u32),
+                name: None,
+            }));
+        }
         self.func.nodes.push(Node {
             op,
             args: args.to_vec(),
-            results: vec![value],
+            results: results.clone(),
             regions: vec![],
             loc: self.loc.clone(),
         });
         self.out.push(node);
-        Ok(value)
+        Ok(results)
     }
 
     /// Adds a constant whose elements are all equal.

@@ -114,7 +114,7 @@ fn evaluate(e: &Editor<'_>, node: NodeId, options: &PassOptions, left: u64) -> O
 }
 
 /// Whether the tiling rule of an op draws random bits.
-fn draws_random_bits(op: &Op, args: &[Type]) -> bool {
+pub(crate) fn draws_random_bits(op: &Op, args: &[Type]) -> bool {
     fn draws(expr: &Expr) -> bool {
         match expr {
             Expr::RandomBits(..) => true,

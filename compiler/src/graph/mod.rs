@@ -8,6 +8,8 @@ mod edit;
 pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod precision;
+pub mod saturate;
 
 pub(crate) use constant::{as_constant, is_constant, splat};
 pub(crate) use edit::Editor;
+pub(crate) use fold_constants::draws_random_bits;
