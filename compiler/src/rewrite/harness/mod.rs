@@ -105,7 +105,8 @@ fn difference(expected: &Tensor, found: &Tensor, fp: Fp, largest: f64) -> Option
             _ => x == y,
         };
         let (x, y) = (x.to_f64(), y.to_f64());
-        if !same && !(x.is_nan() && y.is_nan()) && !((x - y).abs() <= allowed) {
+        let near = (x - y).abs() <= allowed || (x.is_nan() && y.is_nan());
+        if !(same || near) {
             return Some(format!(
                 "element {n} is {y}, {x} is right, of {}",
                 expected.ty()
