@@ -1,5 +1,8 @@
 //! What equality saturation does to models: nodes, distinct regions, time, and cycles by the prices of
 //! the target before and after: `cargo run -p dojoc-compiler --example saturation -- MODEL.onnx...`
+//!
+//! With `--validate` first, the values of every model are compared before and after the pass, which
+//! takes as long as evaluating it.
 
 use std::error::Error;
 use std::io::Write;
@@ -8,7 +11,7 @@ use std::time::Instant;
 
 use dojoc_compiler::graph::saturate;
 use dojoc_compiler::import::onnx::{ImportOptions, import_file};
-use dojoc_compiler::pass::{PassCx, PassOptions, Run, RunOptions};
+use dojoc_compiler::pass::{PassCx, PassOptions, Run, RunOptions, Validation};
 use dojoc_compiler::pipeline::{GRAPH, PipelineStep};
 use dojoc_compiler::rewrite::RegionStats;
 use dojoc_ir::graph::Module;
@@ -17,7 +20,7 @@ fn nodes(module: &Module) -> usize {
     module.functions.values().map(|f| f.walk().len()).sum()
 }
 
-fn measure(path: &str, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+fn measure(path: &str, validate: bool, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let imported = import_file(Path::new(path), &ImportOptions::default());
     let mut module = imported.map_err(|e| e.to_string())?.module;
     let mut run = Run::new(RunOptions::default());
@@ -30,6 +33,13 @@ fn measure(path: &str, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let survey = saturate::survey(&module, &PassCx::new(&options));
     let time = start.elapsed();
     let survey: Vec<(RegionStats, usize)> = survey.map_err(|e| e.to_string())?;
+    if validate {
+        let options = RunOptions {
+            validate: Some(Validation::default()),
+            ..RunOptions::default()
+        };
+        Run::new(options).graph([&saturate::PASS], module.clone())?;
+    }
     let after = GRAPH.iter().skip_while(|step| !own(step));
     module = run.graph(after.map(|step| step.pass), module)?;
     let cycles = |of: fn(&RegionStats) -> f64| -> f64 {
@@ -58,7 +68,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:>6} {:>6} {:>4}/{:<4} {:>6} {:>7} {:>5} {:>10} {:>10}  model",
         "nodes", "after", "uniq", "regs", "enodes", "applied", "ms", "cycles", "after"
     )?;
-    std::env::args()
-        .skip(1)
-        .try_for_each(|path| measure(&path, &mut out))
+    let mut paths: Vec<String> = std::env::args().skip(1).collect();
+    let validate = paths.first().is_some_and(|flag| flag == "--validate");
+    paths.drain(..usize::from(validate));
+    for path in paths {
+        measure(&path, validate, &mut out)?;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //! [`Flat::cost`], where every chosen node is paid once. Ties go to the lower number of a class or
 //! node, so the result is a function of the e-graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use egg::Id;
 
@@ -24,7 +24,10 @@ const EPSILON: f64 = 1e-3;
 const SETS_LIMIT: usize = 5_000;
 
 /// Evaluations of whole choices that local improvement may make.
-const LOCAL_LIMIT: usize = 4_000;
+const LOCAL_LIMIT: usize = 8_000;
+
+/// What doing without a class counts, of those: it goes over the e-graph several times.
+const WITHOUT: usize = 4;
 
 /// How many proposals are kept.
 const PROPOSALS: usize = 4;
@@ -222,21 +225,26 @@ impl Flat {
         self.bottom_up(&|class, node| self.classes[class].nodes[node].cost)
     }
 
-    /// The same with other costs of (class, node). Classes that are computed when compiling
-    /// take the node of the fewest steps.
+    /// The same with other costs of (class, node). Classes that are computed when compiling take the
+    /// node of the fewest steps.
     pub fn bottom_up(&self, cost: &dyn Fn(usize, usize) -> f64) -> Choice {
+        self.trees(cost, &|class| self.classes[class].price)
+    }
+
+    /// The same with other prices of weights.
+    fn trees(&self, cost: &dyn Fn(usize, usize) -> f64, price: &dyn Fn(usize) -> f64) -> Choice {
         let mut best = vec![f64::INFINITY; self.classes.len()];
         let mut choice: Choice = vec![None; self.classes.len()];
         let parents = self.parents();
-        let mut queue: std::collections::VecDeque<usize> = (0..self.classes.len()).collect();
+        let mut queue: VecDeque<usize> = (0..self.classes.len()).collect();
         let mut queued = vec![true; self.classes.len()];
         while let Some(class) = queue.pop_front() {
             queued[class] = false;
+            let own = &self.classes[class];
             let mut changed = false;
-            for (n, node) in self.classes[class].nodes.iter().enumerate() {
-                let below = |c: &usize| match self.classes[*c].weight && !self.classes[class].weight
-                {
-                    true if best[*c].is_finite() => self.classes[*c].price,
+            for (n, node) in own.nodes.iter().enumerate() {
+                let below = |c: &usize| match self.classes[*c].weight && !own.weight {
+                    true if best[*c].is_finite() => price(*c),
                     _ => best[*c],
                 };
                 let total = cost(class, n) + node.children.iter().map(below).sum::<f64>();
@@ -277,7 +285,7 @@ impl Flat {
         let mut choice = self.cheapest_trees();
         let mut best: Vec<Option<(f64, Set)>> = vec![None; self.classes.len()];
         let parents = self.parents();
-        let mut queue: std::collections::VecDeque<usize> = (0..self.classes.len()).collect();
+        let mut queue: VecDeque<usize> = (0..self.classes.len()).collect();
         let mut queued = vec![true; self.classes.len()];
         while let Some(class) = queue.pop_front() {
             queued[class] = false;
@@ -357,13 +365,20 @@ impl Flat {
         choice
     }
 
-    /// Switches single classes as long as that makes the whole cheaper.
+    /// Switches single classes, and does without single ones, as long as that makes the whole
+    /// cheaper.
     fn improved(&self, mut best: Proposal) -> Proposal {
         let mut left = LOCAL_LIMIT;
+        let take = |choice: Choice, best: &mut Proposal| {
+            let cost = self.cost(&choice).filter(|cost| *cost < best.cost - 1e-9);
+            if let Some(cost) = cost {
+                *best = Proposal { cost, choice };
+            }
+        };
         loop {
             let before = best.cost;
             for class in self.order(&best.choice).unwrap_or_default() {
-                if self.classes[class].weight {
+                if self.classes[class].weight || class == self.root {
                     continue;
                 }
                 for n in 0..self.classes[class].nodes.len() {
@@ -373,17 +388,36 @@ impl Flat {
                     left -= 1;
                     let mut choice = best.choice.clone();
                     choice[class] = Some(n);
-                    if let Some(cost) = self.cost(&choice)
-                        && cost < best.cost - 1e-9
-                    {
-                        best = Proposal { cost, choice };
-                    }
+                    take(choice, &mut best);
+                }
+                if left >= WITHOUT {
+                    left -= WITHOUT;
+                    take(self.without(class, &best.choice), &mut best);
                 }
             }
             if left == 0 || best.cost >= before - 1e-9 {
                 return best;
             }
         }
+    }
+
+    /// A choice that does not need a class, and of the others prefers those that are needed anyway:
+    /// all users of the class switch together.
+    fn without(&self, class: usize, choice: &Choice) -> Choice {
+        let mut needed = vec![false; self.classes.len()];
+        for class in self.order(choice).unwrap_or_default() {
+            needed[class] = true;
+        }
+        let cost = |c: usize, n: usize| match c == class {
+            true => f64::INFINITY,
+            false if needed[c] && choice[c] == Some(n) => EPSILON,
+            false => self.classes[c].nodes[n].cost,
+        };
+        let price = |c: usize| match needed[c] {
+            true => EPSILON,
+            false => self.classes[c].price,
+        };
+        self.trees(&cost, &price)
     }
 }
 

@@ -297,3 +297,90 @@ pub(super) fn key(
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dojoc_ir::graph::FunctionBuilder;
+    use dojoc_ir::ops::{Dot, Softmax};
+    use dojoc_ir::scalar::{BinaryFn, UnaryFn};
+    use dojoc_ir::tensor::Tensor;
+    use dojoc_ir::types::DType;
+
+    use super::*;
+    use dojoc_ir::graph::Weight;
+
+    const OFFLINE: Offline = Offline {
+        bytes: 1 << 20,
+        points: 1 << 20,
+    };
+
+    /// A residual net of equal layers with weights of their own.
+    fn layers(count: usize) -> Module {
+        let mut module = Module::default();
+        let mut b = FunctionBuilder::new("main");
+        let ty = Type::of(DType::F32, &[4, 8]);
+        let mut x = b.param(ty, None);
+        for layer in 0..count {
+            let start = x;
+            for part in 0..4 {
+                let values = (0..64).map(|n| (n + layer * 7 + part) as f32).collect();
+                let data = Tensor::from_vec::<f32>(&[8, 8], values);
+                let name = format!("w{layer}.{part}");
+                let weight = module.weights.push(Weight::inline(name, data));
+                let w = b.weight(&module, weight);
+                let y = b.op(Dot::matmul(2), &[x, w]).unwrap();
+                let f = [UnaryFn::Tanh, UnaryFn::Exp, UnaryFn::Abs, UnaryFn::Neg][part];
+                let y = b.op(dojoc_ir::ops::Unary(f), &[y]).unwrap();
+                let y = b.op(Softmax { axis: 1 }, &[y]).unwrap();
+                let y = b.op(dojoc_ir::ops::Binary(BinaryFn::Mul), &[y, x]).unwrap();
+                x = b.op(dojoc_ir::ops::Binary(BinaryFn::Sub), &[y, x]).unwrap();
+            }
+            x = b
+                .op(dojoc_ir::ops::Binary(BinaryFn::Add), &[x, start])
+                .unwrap();
+        }
+        module.functions.push(b.finish_unnamed(&[x]));
+        module
+    }
+
+    #[test]
+    fn equal_layers_have_equal_keys() {
+        let module = layers(12);
+        let func = module.functions.values().next().unwrap();
+        let pieces = pieces(func, func.body());
+        let uses = weight_uses(&module);
+        let keys = pieces.iter().map(|p| key(&module, func, p, &uses, OFFLINE));
+        let distinct: std::collections::BTreeSet<Key> = keys.collect();
+        assert!(
+            pieces.len() >= 12 && distinct.len() <= 2,
+            "{} of {}",
+            distinct.len(),
+            pieces.len()
+        );
+        let covered: Vec<NodeId> = pieces.iter().flat_map(|p| p.nodes.clone()).collect();
+        assert_eq!(covered, func.regions[func.body()].nodes);
+        for piece in &pieces[1..] {
+            assert_eq!(piece.outputs.len(), 1, "cut where one value is alive");
+        }
+    }
+
+    #[test]
+    fn weights_used_elsewhere_and_other_values_give_other_keys() {
+        let mut module = layers(2);
+        let keys = |module: &Module| -> Vec<Key> {
+            let func = module.functions.values().next().unwrap();
+            let uses = weight_uses(module);
+            let pieces = pieces(func, func.body());
+            pieces
+                .iter()
+                .map(|p| key(module, func, p, &uses, OFFLINE))
+                .collect()
+        };
+        let before = keys(&module);
+        let first = module.weights.ids().next().unwrap();
+        module.weights[first].data = Some(Tensor::from_vec::<f32>(&[8, 8], vec![1.0; 64]));
+        let after = keys(&module);
+        assert_ne!(before[0], after[0]);
+        assert!(after[0].leaves.iter().any(|l| l.splat.is_some()));
+    }
+}

@@ -1,16 +1,16 @@
 //! Contractions.
 
-use dojoc_ir::ops::{Broadcast, Concat, Dot};
+use dojoc_ir::ops::{Concat, Dot};
 use dojoc_ir::scalar::BinaryFn;
 
 use super::super::generate::Gen;
 use super::super::rule::{Condition, Family, Fp, Match, RuleSpec};
 use super::super::scratch::{Scratch, Term};
 use super::structure::perm;
-use super::{condition, is_float, one_element, only_along, padded, trimmed};
+use super::{condition, only_along};
 
 /// The contraction that the variables `?b`, `?c` and `?o` are the attributes of.
-fn dot(m: &Match<'_>) -> Option<Dot> {
+pub(super) fn dot(m: &Match<'_>) -> Option<Dot> {
     numbered(m, ["?b", "?c", "?o"])
 }
 
@@ -28,52 +28,28 @@ fn is_linear(dot: &Dot, left: usize, right: usize) -> bool {
     dot.batch.is_empty() && left > 0 && dot.contract == [(left - 1, 0)] && right == 2
 }
 
-/// Whether the rows of the left operand stay where they are in the result: batch dims first, then
-/// free dims, and one free dim of the right operand instead of the last.
-fn keeps_rows(dot: &Dot, left: usize, right: usize) -> bool {
-    let batch = dot.batch.len();
-    let leading = dot.batch.iter().enumerate().all(|(n, (l, _))| n == *l);
-    leading
-        && batch < left
-        && right == batch + 2
-        && dot.contract.len() == 1
-        && dot.contract[0].0 == left - 1
-}
-
-fn rank(m: &Match<'_>, var: &str) -> Option<usize> {
+pub(super) fn rank(m: &Match<'_>, var: &str) -> Option<usize> {
     Some(m.ty(var)?.rank())
 }
 
 /// `?x` times `?w`, and a value added or multiplied before.
-const LINEAR: Condition = condition("the last dim of x meets the first of a matrix w", |m| {
-    Some(is_linear(&dot(m)?, rank(m, "?x")?, rank(m, "?w")?))
-});
+pub(super) const LINEAR: Condition =
+    condition("the last dim of x meets the first of a matrix w", |m| {
+        Some(is_linear(&dot(m)?, rank(m, "?x")?, rank(m, "?w")?))
+    });
 
-const LIGHT: Condition = condition("w and the other operand are weights", |m| {
-    Some(m.weight("?w") && m.weight("?s"))
-});
-
-const ALONG_COLUMNS: Condition = condition("s varies along the last dim only", |m| {
+pub(super) const ALONG_COLUMNS: Condition = condition("s varies along the last dim only", |m| {
     let rank = m.result()?.rank();
     only_along(m, "?s", rank, rank.checked_sub(1)?)
 });
 
 /// The same where x is a part of the left operand, which has as many dims as the result.
-const LINEAR_PART: Condition = condition("the last dim of x meets the first of a matrix w", |m| {
-    Some(is_linear(&dot(m)?, m.result()?.rank(), rank(m, "?w")?))
-});
+pub(super) const LINEAR_PART: Condition =
+    condition("the last dim of x meets the first of a matrix w", |m| {
+        Some(is_linear(&dot(m)?, m.result()?.rank(), rank(m, "?w")?))
+    });
 
-const ONE: Condition = condition("s has one element", |m| one_element(m, "?s"));
-
-const ROWS_STAY: Condition = condition("the rows of x stay in their place", |m| {
-    Some(keeps_rows(&dot(m)?, m.result()?.rank(), rank(m, "?w")?))
-});
-
-const ONE_PER_ROW: Condition = condition("the last extent of s is 1", |m| {
-    Some(m.dims("?s")?.last().is_none_or(|d| *d == 1))
-});
-
-/// Rules without scales.
+/// The rules.
 pub(super) const RULES: &[RuleSpec] = &[
     RuleSpec {
         name: "dot-of-transpose",
@@ -389,221 +365,6 @@ pub(super) const RULES: &[RuleSpec] = &[
     },
 ];
 
-/// Rules about factors and summands.
-pub(super) const SCALES: &[RuleSpec] = &[
-    RuleSpec {
-        name: "scalar-out-of-dot",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x * s) . w = (x . w) * s",
-        patterns: &[
-            "(dot ?b ?c ?o (mul ?x ?s) ?w)",
-            "(dot ?b ?c ?o (mul ?s ?x) ?w)",
-        ],
-        conditions: &[ONE],
-        guards: &[],
-        build: |m, s| {
-            let (x, w, scale) = (m.var("?x", s)?, m.var("?w", s)?, m.var("?s", s)?);
-            let product = s.op(dot(m)?, &[x, w])?;
-            let scale = trimmed(s, scale)?;
-            s.binary(BinaryFn::Mul, product, scale)
-        },
-        generate: |g| {
-            let (x, w) = operands(g);
-            let dims = g.dims_of(x);
-            let small = g.broadcast(&dims);
-            let s = g.leaf(&small);
-            let y = g.either(BinaryFn::Mul, x, s)?;
-            let dot = any_dot(g, y, w);
-            g.op(dot, &[y, w])
-        },
-    },
-    RuleSpec {
-        name: "scalar-into-dot",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x . w) * s = x . (w * s) = (x * s) . w",
-        patterns: &[
-            "(mul (dot ?b ?c ?o ?x ?w) ?s)",
-            "(mul ?s (dot ?b ?c ?o ?x ?w))",
-            "(mul (dot ?b ?c ?o ?v ?y) ?s)",
-        ],
-        conditions: &[ONE],
-        guards: &[condition("s is a weight", |m| Some(m.weight("?s")))],
-        build: |m, s| {
-            let scale = m.var("?s", s)?;
-            let scale = trimmed(s, scale)?;
-            if let Some(v) = m.var("?v", s) {
-                let (v, y) = (s.binary(BinaryFn::Mul, v, scale)?, m.var("?y", s)?);
-                return s.op(dot(m)?, &[v, y]);
-            }
-            let (x, w) = (m.var("?x", s)?, m.var("?w", s)?);
-            let w = s.binary(BinaryFn::Mul, w, scale)?;
-            s.op(dot(m)?, &[x, w])
-        },
-        generate: |g| {
-            let (x, w) = operands(g);
-            let dot = any_dot(g, x, w);
-            let y = g.op(dot, &[x, w])?;
-            let dims = g.dims_of(y);
-            let small = g.broadcast(&dims);
-            let s = g.leaf(&small);
-            g.either(BinaryFn::Mul, y, s)
-        },
-    },
-    RuleSpec {
-        name: "columns-scaled",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x . w) * s = x . (w * s), s per column",
-        patterns: &[
-            "(mul (dot ?b ?c ?o ?x ?w) ?s)",
-            "(mul ?s (dot ?b ?c ?o ?x ?w))",
-        ],
-        conditions: &[LINEAR, ALONG_COLUMNS],
-        guards: &[LIGHT],
-        build: |m, s| {
-            let (x, w, scale) = (m.var("?x", s)?, m.var("?w", s)?, m.var("?s", s)?);
-            let scale = trimmed(s, scale)?;
-            let w = s.binary(BinaryFn::Mul, w, scale)?;
-            s.op(dot(m)?, &[x, w])
-        },
-        generate: |g| {
-            let (x, w) = if g.once_in(3) {
-                operands(g)
-            } else {
-                linear_operands(g)
-            };
-            let dot = if g.once_in(3) {
-                any_dot(g, x, w)
-            } else {
-                linear_dot(g, x, w)
-            };
-            let y = g.op(dot, &[x, w])?;
-            let dims = g.dims_of(y);
-            let small = g.along(&dims, dims.len().checked_sub(1)?);
-            let s = g.leaf(&small);
-            g.either(BinaryFn::Mul, y, s)
-        },
-    },
-    RuleSpec {
-        name: "gain-into-matrix",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x * s) . w = x . (s' * w), s along the contracted dim",
-        patterns: &[
-            "(dot ?b ?c ?o (mul ?x ?s) ?w)",
-            "(dot ?b ?c ?o (mul ?s ?x) ?w)",
-        ],
-        conditions: &[LINEAR_PART, ALONG_COLUMNS],
-        guards: &[LIGHT],
-        build: |m, s| {
-            let (x, w, scale) = (m.var("?x", s)?, m.var("?w", s)?, m.var("?s", s)?);
-            let scale = trimmed(s, scale)?;
-            let row = padded(&s.dims(scale), 2)?;
-            let row = s.reshape(scale, &row)?;
-            let column = s.transpose(row, &[1, 0])?;
-            let w = s.binary(BinaryFn::Mul, column, w)?;
-            s.op(dot(m)?, &[x, w])
-        },
-        generate: |g| before_linear(g, BinaryFn::Mul),
-    },
-    RuleSpec {
-        name: "shift-through-matrix",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x + s) . w = x . w + s . w",
-        patterns: &[
-            "(dot ?b ?c ?o (add ?x ?s) ?w)",
-            "(dot ?b ?c ?o (add ?s ?x) ?w)",
-        ],
-        conditions: &[LINEAR_PART],
-        guards: &[LIGHT],
-        build: |m, s| {
-            let (x, w, shift) = (m.var("?x", s)?, m.var("?w", s)?, m.var("?s", s)?);
-            let mut rows = s.dims(shift);
-            rows.pop();
-            rows.push(*s.dims(w).first()?);
-            let last = rows.len() - 1;
-            let shape = rows.into_iter().map(Into::into).collect();
-            let rows = s.op(Broadcast { shape }, &[shift])?;
-            let (contract, out) = (vec![(last, 0)], m.attr("?o")?);
-            let shift = s.op(
-                Dot {
-                    batch: vec![],
-                    contract,
-                    out,
-                },
-                &[rows, w],
-            )?;
-            let product = s.op(dot(m)?, &[x, w])?;
-            s.binary(BinaryFn::Add, product, shift)
-        },
-        generate: |g| before_linear(g, BinaryFn::Add),
-    },
-    RuleSpec {
-        name: "divide-late",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x / s) . w = (x . w) / s, s per row",
-        patterns: &["(dot ?b ?c ?o (div ?x ?s) ?w)"],
-        conditions: &[
-            ROWS_STAY,
-            ONE_PER_ROW,
-            condition("integers do not round", |m| is_float(m, "?x")),
-        ],
-        guards: &[],
-        build: |m, s| row_factor(m, s, BinaryFn::Div),
-        generate: |g| scaled_rows(g, BinaryFn::Div),
-    },
-    RuleSpec {
-        name: "scale-late",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x * s) . w = (x . w) * s, s per row",
-        patterns: &[
-            "(dot ?b ?c ?o (mul ?x ?s) ?w)",
-            "(dot ?b ?c ?o (mul ?s ?x) ?w)",
-        ],
-        conditions: &[ROWS_STAY, ONE_PER_ROW],
-        guards: &[],
-        build: |m, s| row_factor(m, s, BinaryFn::Mul),
-        generate: |g| scaled_rows(g, BinaryFn::Mul),
-    },
-    RuleSpec {
-        name: "scale-of-sum",
-        family: Family::Matmul,
-        fp: Fp::Reassoc,
-        doc: "(x + c) * s = x * s + c * s",
-        patterns: &["(mul (add ?x ?c) ?s)", "(mul ?s (add ?x ?c))"],
-        conditions: &[],
-        guards: &[condition("c and s are weights", |m| {
-            Some(m.weight("?c") && m.weight("?s"))
-        })],
-        build: |m, s| {
-            let (x, c, scale) = (m.var("?x", s)?, m.var("?c", s)?, m.var("?s", s)?);
-            let x = s.binary(BinaryFn::Mul, x, scale)?;
-            let c = s.binary(BinaryFn::Mul, c, scale)?;
-            s.binary(BinaryFn::Add, x, c)
-        },
-        generate: |g| {
-            let dims = g.shape(0, 4);
-            let (x, small) = (g.leaf(&dims), g.broadcast(&dims));
-            let c = g.leaf(&small);
-            let sum = g.either(BinaryFn::Add, x, c)?;
-            let small = g.broadcast(&dims);
-            let s = g.leaf(&small);
-            g.either(BinaryFn::Mul, sum, s)
-        },
-    },
-];
-
-fn row_factor(m: &Match<'_>, s: &mut Scratch, f: BinaryFn) -> Option<Term> {
-    let (x, w, factor) = (m.var("?x", s)?, m.var("?w", s)?, m.var("?s", s)?);
-    let product = s.op(dot(m)?, &[x, w])?;
-    s.binary(f, product, factor)
-}
-
 fn dot_of_transpose(m: &Match<'_>, s: &mut Scratch) -> Option<Term> {
     let order = perm(m, "?perm")?;
     let old = dot(m)?;
@@ -650,7 +411,7 @@ fn dot_of_transpose(m: &Match<'_>, s: &mut Scratch) -> Option<Term> {
 }
 
 /// Two operands that have an extent or more in common.
-fn operands(g: &mut Gen) -> (Term, Term) {
+pub(super) fn operands(g: &mut Gen) -> (Term, Term) {
     let dims = g.shape(1, 3);
     let order = g.perm(dims.len());
     let mut other: Vec<u64> = order.iter().map(|d| dims[*d]).collect();
@@ -666,7 +427,7 @@ fn operands(g: &mut Gen) -> (Term, Term) {
 }
 
 /// A contraction of two operands along dims of equal extent, of which some are batched.
-fn any_dot(g: &mut Gen, x: Term, y: Term) -> Dot {
+pub(super) fn any_dot(g: &mut Gen, x: Term, y: Term) -> Dot {
     let (left, right) = (g.dims_of(x), g.dims_of(y));
     let (mut batch, mut contract, mut used) = (vec![], vec![], vec![]);
     for l in g.perm(left.len()) {
@@ -692,7 +453,7 @@ fn any_dot(g: &mut Gen, x: Term, y: Term) -> Dot {
 }
 
 /// Rows and a matrix.
-fn linear_operands(g: &mut Gen) -> (Term, Term) {
+pub(super) fn linear_operands(g: &mut Gen) -> (Term, Term) {
     let dims = g.shape(1, 3);
     let k = dims.last().copied().unwrap_or(1);
     let n = g.dim();
@@ -700,7 +461,7 @@ fn linear_operands(g: &mut Gen) -> (Term, Term) {
 }
 
 /// The last dim with the first; seldom another that fits.
-fn linear_dot(g: &mut Gen, x: Term, w: Term) -> Dot {
+pub(super) fn linear_dot(g: &mut Gen, x: Term, w: Term) -> Dot {
     if g.once_in(4) {
         return any_dot(g, x, w);
     }
@@ -732,59 +493,4 @@ fn rows_regrouped(g: &mut Gen, x: Term) -> Option<Term> {
     let mut shape = g.regroup(rows);
     shape.push(*last);
     g.reshape(x, &shape)
-}
-
-/// Rows, something applied to them, and a matrix.
-fn before_linear(g: &mut Gen, f: BinaryFn) -> Option<Term> {
-    let (x, w) = if g.once_in(4) {
-        operands(g)
-    } else {
-        linear_operands(g)
-    };
-    let dims = g.dims_of(x);
-    let small = g.along(&dims, dims.len().checked_sub(1)?);
-    let s = g.leaf(&small);
-    let y = g.either(f, x, s)?;
-    let dot = linear_dot(g, y, w);
-    g.op(dot, &[y, w])
-}
-
-/// Rows, scaled by a factor each, and matrices, batched or not.
-fn scaled_rows(g: &mut Gen, f: BinaryFn) -> Option<Term> {
-    let dims = g.shape(1, 4);
-    let x = g.leaf(&dims);
-    let mut rows = dims.clone();
-    *rows.last_mut()? = 1;
-    let small = g.broadcast(&dims);
-    let skip = g.below(rows.len());
-    let small = if g.once_in(3) {
-        small
-    } else {
-        rows[skip..].to_vec()
-    };
-    let s = g.leaf(&small);
-    let y = g.binary(f, x, s)?;
-    let batch = if dims.len() > 2 && g.once_in(2) {
-        1 + g.below(dims.len() - 2)
-    } else {
-        0
-    };
-    let mut right = dims[..batch].to_vec();
-    right.push(*dims.last()?);
-    right.push(g.dim());
-    let w = g.leaf(&right);
-    if g.once_in(3) {
-        let dot = any_dot(g, y, w);
-        return g.op(dot, &[y, w]);
-    }
-    let batch: Vec<(usize, usize)> = (0..batch).map(|d| (d, d)).collect();
-    let contract = vec![(dims.len() - 1, batch.len())];
-    g.op(
-        Dot {
-            batch,
-            contract,
-            out: None,
-        },
-        &[y, w],
-    )
 }

@@ -3,6 +3,7 @@
 mod conv;
 mod matmul;
 mod norm;
+mod scale;
 mod structure;
 
 use super::rule::{Condition, Match, RuleSpec};
@@ -13,7 +14,7 @@ pub fn all() -> Vec<RuleSpec> {
     let themes = [
         structure::RULES,
         matmul::RULES,
-        matmul::SCALES,
+        scale::RULES,
         conv::RULES,
         norm::RULES,
     ];
