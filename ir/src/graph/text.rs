@@ -35,6 +35,9 @@ pub(crate) fn syntax_errors(errors: &[g::SyntaxError]) -> Diagnostics {
     Diagnostics(errors.iter().map(convert).collect())
 }
 
+/// A layout as it is written behind a type: its name and entries.
+pub(crate) type WrittenLayout<'t> = (&'t str, &'t [g::Attr]);
+
 /// Reads expressions of one tree and collects what is wrong with them.
 pub(crate) struct Exprs<'t> {
     tree: &'t Tree,
@@ -82,7 +85,7 @@ impl<'t> Exprs<'t> {
     }
 
     /// A tensor type and its layout, name and entries, if it has one.
-    pub fn laid_out_ty(&self, id: ExprId) -> Option<(Type, Option<(&'t str, &'t [g::Attr])>)> {
+    pub fn laid_out_ty(&self, id: ExprId) -> Option<(Type, Option<WrittenLayout<'t>>)> {
         let Some(ty) = self.tree.ty(id) else {
             return self.error(
                 codes::BAD_TYPE,

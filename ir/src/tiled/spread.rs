@@ -271,7 +271,7 @@ pub(super) fn combined(blocks: &Blocks, grid: &Grid, pending: Pending) -> Blocks
     let size = grid.axes[pending.axis].size;
     let mut results = blocks.clone();
     for core in 0..blocks.len() as u64 {
-        if (core / stride) % size != 0 {
+        if !(core / stride).is_multiple_of(size) {
             continue;
         }
         let along = || (0..size).map(|at| (core + at * stride) as usize);

@@ -70,7 +70,7 @@ fn a_product_over_two_chips() {
     let w = rough(&[6, 9]);
     m.weights[graph::WeightId::from_index(0)].data = Some(w.clone());
     let x = rough(&[10, 6]);
-    let found = outputs(&mut m, &[x.clone()]).unwrap();
+    let found = outputs(&mut m, std::slice::from_ref(&x)).unwrap();
     let product = eval(&Dot::matmul(2), &[x, w]);
     let expected: Vec<f64> = product.to_f64s().into_iter().map(|v| -v).collect();
     assert_eq!(found[0].to_f64s(), expected);
@@ -107,9 +107,7 @@ module @conv {machine = "d1"} {
     };
     assert_eq!(found[0], eval(&conv, &[x, w]));
     // Without the halo the cores lack what they read.
-    let wrong = text
-        .replace(", low = 1, high = 1", "")
-        .replace("kind = halo", "kind = halo");
+    let wrong = text.replace(", low = 1, high = 1", "");
     let codes = codes_of(&wrong);
     assert_eq!(codes, [codes::OPERAND_LAYOUT]);
 }
@@ -233,7 +231,14 @@ fn a_loop_carries_values_and_states_live_on() {
     let x = Tensor::splat(DType::F32, &[6, 4], crate::scalar::Scalar::F32(3.0));
     for expected in [1.0, 3.0, 7.0] {
         let main = FuncId::from_index(0);
-        let found = run(&m, main, &[x.clone()], &mut states, Options::default()).unwrap();
+        let found = run(
+            &m,
+            main,
+            std::slice::from_ref(&x),
+            &mut states,
+            Options::default(),
+        )
+        .unwrap();
         assert_eq!(found[0], x, "the product with an averaging matrix");
         assert_eq!(found[1].to_f64s(), [expected; 4]);
     }
@@ -305,7 +310,7 @@ module @kernel {machine = "d1"} {
 "#;
     let mut m = module(text);
     let x = rough(&[6, 5]);
-    let found = outputs(&mut m, &[x.clone()]).unwrap();
+    let found = outputs(&mut m, std::slice::from_ref(&x)).unwrap();
     let step = match &m.functions[FuncId::from_index(0)].bodies[BodyId::from_index(0)].stmts[0] {
         Stmt::Group(group) => group.steps[0].clone(),
         other => panic!("{other:?}"),

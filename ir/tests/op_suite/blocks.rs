@@ -27,15 +27,22 @@ fn nests() -> Vec<(String, Access, Vec<Tensor>)> {
 }
 
 fn whole(access: &Access) -> Vec<Range<u64>> {
-    let extent = |d: &dojoc_ir::access::LoopDim| 0..d.extent.as_const().unwrap();
+    let extent = |d: &dojoc_ir::access::LoopDim| {
+        0..d.extent.as_const().expect("samples have constant extents")
+    };
     access.dims.iter().map(extent).collect()
 }
 
 /// Evaluates on blocks that hold what is read and nothing else.
 fn compute(access: &Access, ranges: &[Range<u64>], args: &[Tensor]) -> Result<Vec<Block>, String> {
     let blocks = args.iter().enumerate().map(|(n, arg)| {
-        let bounds = clip(&operand_box(access, n, ranges).unwrap(), arg.shape());
-        Block::whole(arg.clone()).part(&bounds).unwrap()
+        let bounds = clip(
+            &operand_box(access, n, ranges).expect("offsets are constant"),
+            arg.shape(),
+        );
+        Block::whole(arg.clone())
+            .part(&bounds)
+            .expect("the box is clipped")
     });
     let blocks: Vec<Block> = blocks.collect();
     let shapes: Vec<Vec<u64>> = args.iter().map(|a| a.shape().to_vec()).collect();
@@ -59,7 +66,7 @@ fn bounds_of(tensor: &Tensor) -> Bounds {
 /// The result from parts that hold its elements.
 fn together(expected: &Tensor, parts: &[Block]) -> Tensor {
     Block::gather(expected.dtype(), &bounds_of(expected), parts)
-        .unwrap()
+        .expect("parts fit into memory")
         .data
 }
 
@@ -274,6 +281,6 @@ fn boxes_are_copied_where_they_meet() {
         shifted.data.get(ravel(&[0, 2], &[2, 3]) as usize),
         Scalar::Int(11)
     );
-    assert_eq!(block::intersect(&[0..2], &[2..3]), None);
+    assert_eq!(block::intersect(&[0..2, 0..4], &[2..3, 0..4]), None);
     assert_eq!(block::intersect(&[], &[]), Some(vec![]));
 }

@@ -3,6 +3,9 @@
 //! Every mistake of the text is reported with its place; what the verifier checks (layouts, splits,
 //! dominance) is left to it.
 
+mod group;
+mod layout;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,11 +13,13 @@ use std::sync::Arc;
 use dojoc_grammar as g;
 use dojoc_grammar::{ExprId, ExprKind, NameKind, Sigil, Tree};
 
-use super::text::{MONOIDS, RESHARD_KINDS, name_of, named};
+use layout::Written;
+
+use super::text::{RESHARD_KINDS, name_of, named};
 use super::verify::Entity;
 use super::{
-    Axis, AxisLevel, Body, BodyId, FuncId, Function, Grid, GridId, Group, Layout, LoopSplit,
-    Module, Pending, Repeat, Reshard, Split, Step, Stmt, Temporal, Value, ValueDef, ValueId,
+    Axis, AxisLevel, Body, BodyId, FuncId, Function, Grid, GridId, Layout, Module, Repeat, Reshard,
+    Stmt, Value, ValueDef, ValueId,
 };
 use crate::codes;
 use crate::diag::{Diagnostics, Loc};
@@ -22,7 +27,6 @@ use crate::entity::{EntityId as _, PrimaryMap};
 use crate::graph;
 use crate::graph::declare::{Declarations, range};
 use crate::graph::text::{name_key, syntax_errors};
-use crate::program::Packing;
 use crate::types::{DType, Type};
 
 /// Where in the text the parts of a module stand, as byte ranges.
@@ -76,13 +80,6 @@ struct Reading<'t> {
     constants: Scope<'t>,
     /// Values whose type is not known because of a mistake that is reported already.
     untyped: BTreeSet<ValueId>,
-}
-
-/// The type of a value as it is written.
-struct Written {
-    ty: Type,
-    layout: Layout,
-    name: Option<Arc<str>>,
 }
 
 impl<'t> Reader<'t> {
@@ -231,181 +228,6 @@ impl<'t> Reader<'t> {
             });
         }
         self.wrong(attr.value, "expected `tile(n)`, `chip(n)` or `core(n)`")
-    }
-
-    /// A whole number that is not negative.
-    fn count(&mut self, id: ExprId) -> Option<u64> {
-        match self.tree[id].kind {
-            ExprKind::Int(i) if i >= 0 => Some(i.unsigned_abs()),
-            ExprKind::Uint(i) => Some(i),
-            _ => self.wrong(id, "expected a whole number"),
-        }
-    }
-
-    fn signed(&mut self, id: ExprId) -> Option<i64> {
-        match self.tree[id].kind {
-            ExprKind::Int(i) => Some(i),
-            _ => self.wrong(id, "expected an integer"),
-        }
-    }
-
-    fn position(&mut self, id: ExprId) -> Option<usize> {
-        usize::try_from(self.count(id)?).ok()
-    }
-
-    fn list(&mut self, id: ExprId) -> Option<&'t [ExprId]> {
-        match self.tree[id].kind {
-            ExprKind::List(items) => Some(&self.tree[items]),
-            _ => self.wrong(id, "expected a list"),
-        }
-    }
-
-    fn word(&self, id: ExprId) -> Option<&'t str> {
-        match self.tree[id].kind {
-            ExprKind::Ident(name) | ExprKind::Str(name) => Some(&self.tree[name]),
-            _ => None,
-        }
-    }
-
-    /// The position of the axis of a name.
-    fn axis_of(&mut self, grid: GridId, name: &str, span: g::Span) -> Option<usize> {
-        let axes = self.module.grids.get(grid).map(|g| &g.axes)?;
-        let found = axes.iter().position(|a| &*a.name == name);
-        if found.is_none() {
-            let grid = self.module.grids[grid].name.clone();
-            let message = format!("grid `@{grid}` has no axis `{name}`");
-            self.error(codes::UNKNOWN_NAME, span, message);
-        }
-        found
-    }
-
-    fn axis_at(&mut self, grid: GridId, id: ExprId) -> Option<usize> {
-        let Some(name) = self.word(id) else {
-            return self.wrong(id, "expected the name of an axis");
-        };
-        self.axis_of(grid, name, self.tree[id].span)
-    }
-
-    fn axes(&mut self, grid: GridId, id: ExprId) -> Option<Vec<usize>> {
-        let items = self.list(id)?;
-        items.iter().map(|item| self.axis_at(grid, *item)).collect()
-    }
-
-    fn grid_of(&mut self, name: &g::Name) -> Option<GridId> {
-        let text = &self.tree[name.text];
-        let grids = &self.module.grids;
-        let found = grids.ids().find(|id| &*grids[*id].name == text);
-        if found.is_none() {
-            let message = format!("there is no grid `@{text}`");
-            self.error(codes::UNKNOWN_NAME, name.span, message);
-        }
-        found
-    }
-
-    fn ty(&mut self, id: ExprId) -> Option<Written> {
-        let (ty, layout) = self.decls.exprs.laid_out_ty(id)?;
-        let Some(("on", entries)) = layout else {
-            let message = format!("expected a layout: `{ty} @ on{{grid = @g}}`");
-            let span = self.tree[id].span;
-            self.error(codes::BAD_TYPE, span, message);
-            return None;
-        };
-        let Some(shape) = ty.shape.as_const() else {
-            let span = self.tree[id].span;
-            self.error(codes::BAD_TYPE, span, "extents are constants at this level");
-            return None;
-        };
-        let (layout, name) = self.layout(id, &shape, entries)?;
-        Some(Written { ty, layout, name })
-    }
-
-    fn layout(
-        &mut self,
-        id: ExprId,
-        shape: &[u64],
-        entries: &'t [g::Attr],
-    ) -> Option<(Layout, Option<Arc<str>>)> {
-        let tree = self.tree;
-        let grid = entries.iter().find(|e| &tree[e.key.text] == "grid");
-        let Some(ExprKind::Symbol(grid)) = grid.map(|e| tree[e.value].kind) else {
-            return self.wrong(id, "expected `grid = @name` in the layout");
-        };
-        let grid = self.grid_of(&grid)?;
-        let mut layout = Layout::replicated(grid, shape);
-        let mut name = None;
-        for entry in entries {
-            match (&tree[entry.key.text], tree[entry.value].kind) {
-                ("grid", _) => {}
-                ("name", ExprKind::Str(text)) => name = Some(tree[text].into()),
-                ("dims", ExprKind::List(dims)) => {
-                    let dims = tree[dims].iter().map(|d| self.split(grid, *d));
-                    (layout.view, layout.splits) =
-                        dims.collect::<Option<Vec<_>>>()?.into_iter().unzip();
-                }
-                ("pending", ExprKind::Dict(axes)) => {
-                    let axes = tree[axes].iter().map(|a| self.pending(grid, a));
-                    layout.pending = axes.collect::<Option<_>>()?;
-                }
-                ("packing", ExprKind::Ident(word))
-                    if named(&Packing::ALL, &tree[word]).is_some() =>
-                {
-                    layout.packing = named(&Packing::ALL, &tree[word]).unwrap_or_default();
-                }
-                ("micro_batch", _) => {
-                    let number = self.count(entry.value)?;
-                    let Ok(number) = u32::try_from(number) else {
-                        return self.wrong(entry.value, "the number is too large");
-                    };
-                    layout.micro_batch = Some(number);
-                }
-                (key, _) => {
-                    let message = format!("a layout has no entry `{key}` of this kind");
-                    self.error(codes::BAD_DECLARATION, entry.span, message);
-                    return None;
-                }
-            }
-        }
-        Some((layout, name))
-    }
-
-    /// A dim of a layout: its extent, or `split(extent, [axes], {of, unit, stride, low, high})`.
-    fn split(&mut self, grid: GridId, id: ExprId) -> Option<(u64, Split)> {
-        let tree = self.tree;
-        let ExprKind::Call { name, args } = tree[id].kind else {
-            let extent = self.count(id)?;
-            return Some((extent, Split::whole(extent)));
-        };
-        let (extent, axes, entries) = match (&tree[name], &tree[args]) {
-            ("split", [extent, axes]) => (*extent, *axes, &[][..]),
-            ("split", [extent, axes, more]) => match tree[*more].kind {
-                ExprKind::Dict(entries) => (*extent, *axes, &tree[entries]),
-                _ => return self.wrong(*more, "expected a dictionary"),
-            },
-            _ => return self.wrong(id, "expected an extent or `split(extent, [axes])`"),
-        };
-        let extent = self.count(extent)?;
-        let mut split = Split::over(self.axes(grid, axes)?, extent, 1);
-        for entry in entries {
-            match &tree[entry.key.text] {
-                "of" => split.extent = self.count(entry.value)?,
-                "unit" => split.unit = self.count(entry.value)?,
-                "stride" => split.stride = self.count(entry.value)?,
-                "low" => split.low = self.signed(entry.value)?,
-                "high" => split.high = self.signed(entry.value)?,
-                key => return self.wrong(entry.value, format!("a split has no entry `{key}`")),
-            }
-        }
-        Some((extent, split))
-    }
-
-    fn pending(&mut self, grid: GridId, attr: &g::Attr) -> Option<Pending> {
-        let tree = self.tree;
-        let axis = self.axis_of(grid, &tree[attr.key.text], attr.key.span)?;
-        let monoid = self.word(attr.value).and_then(|w| named(&MONOIDS, w));
-        match monoid {
-            Some(monoid) => Some(Pending { axis, monoid }),
-            None => self.wrong(attr.value, "expected a combination such as `sum` or `max`"),
-        }
     }
 
     fn function(&mut self, decl: &'t g::Decl) {
@@ -732,143 +554,6 @@ impl<'t> Reader<'t> {
         r.constants
             .values
             .insert(name_key(&name, &tree[name.text]), value);
-    }
-
-    fn group(
-        &mut self,
-        r: &mut Reading<'t>,
-        scope: &mut Scope<'t>,
-        body: BodyId,
-        stmt: &'t g::Stmt,
-    ) -> Option<Stmt> {
-        let tree = self.tree;
-        let ([operand], [region]) = (&tree[stmt.operands], &tree[stmt.regions]) else {
-            let message = "expected `group @grid ({ ^() steps yield })`";
-            self.error(codes::BAD_STRUCTURE, stmt.span, message);
-            return None;
-        };
-        let grid = self.grid_of(&operand.name);
-        let mut steps = vec![];
-        let number = r.bodies[body].stmts.len();
-        let inner = &tree[region.stmts];
-        for (position, step) in inner.iter().enumerate() {
-            if &tree[step.op.text] == "yield" && position + 1 == inner.len() {
-                continue;
-            }
-            let entity = Entity::Step(r.id, body, number, steps.len());
-            let args = self.operands(scope, step);
-            let read = grid.and_then(|grid| self.step(step, grid));
-            let results = self.results(r, scope, body, step);
-            if let Some(read) = read {
-                self.map.insert(entity, range(step.span));
-                steps.push(Step {
-                    args,
-                    results,
-                    ..read
-                });
-            }
-        }
-        let ends = inner.last().is_some_and(|s| &tree[s.op.text] == "yield");
-        if !ends || !region.params.is_empty() {
-            let message = "the steps of a `group` have no parameters and end with `yield`";
-            self.error(codes::BAD_STRUCTURE, region.span, message);
-        }
-        Some(Stmt::Group(Group { grid: grid?, steps }))
-    }
-
-    /// A step without operands and results.
-    fn step(&mut self, stmt: &g::Stmt, grid: GridId) -> Option<Step> {
-        let tree = self.tree;
-        let is_tile = |a: &&g::Attr| &tree[a.key.text] == "tile";
-        let attrs = &tree[stmt.attrs];
-        let plain: Vec<g::Attr> = attrs.iter().filter(|a| !is_tile(a)).copied().collect();
-        let mut step = Step {
-            op: self.decls.op(&stmt.op, &plain)?,
-            args: vec![],
-            results: vec![],
-            loops: vec![],
-            split: vec![],
-            temporal: vec![],
-            loc: self.loc(stmt),
-        };
-        let Some(tile) = attrs.iter().find(is_tile) else {
-            return Some(step);
-        };
-        let ExprKind::Dict(entries) = tree[tile.value].kind else {
-            return self.wrong(
-                tile.value,
-                "expected `{loops = .., split = .., temporal = ..}`",
-            );
-        };
-        for entry in &tree[entries] {
-            let items = self.list(entry.value)?;
-            match &tree[entry.key.text] {
-                "loops" => {
-                    for item in items {
-                        let first = step.loops.last().map_or(0, |r| r.end);
-                        let end = first.checked_add(self.position(*item)?);
-                        let Some(end) = end else {
-                            return self.wrong(*item, "the number is too large");
-                        };
-                        step.loops.push(first..end);
-                    }
-                }
-                "split" => {
-                    let items = items.iter().map(|item| self.loop_split(grid, *item));
-                    step.split = items.collect::<Option<_>>()?;
-                }
-                "temporal" => {
-                    let items = items.iter().map(|item| self.temporal(grid, *item));
-                    step.temporal = items.collect::<Option<_>>()?;
-                }
-                key => return self.wrong(entry.value, format!("`tile` has no entry `{key}`")),
-            }
-        }
-        Some(step)
-    }
-
-    fn loop_split(&mut self, grid: GridId, id: ExprId) -> Option<LoopSplit> {
-        let tree = self.tree;
-        if let ExprKind::Call { name, args } = tree[id].kind
-            && &tree[name] == "loop"
-            && let [dim, axes, unit @ ..] = &tree[args]
-            && unit.len() <= 1
-        {
-            return Some(LoopSplit {
-                dim: self.position(*dim)?,
-                axes: self.axes(grid, *axes)?,
-                unit: match unit.first() {
-                    Some(unit) => self.count(*unit)?,
-                    None => 1,
-                },
-            });
-        }
-        self.wrong(
-            id,
-            "expected `loop(position, [axes])` or `loop(position, [axes], unit)`",
-        )
-    }
-
-    fn temporal(&mut self, grid: GridId, id: ExprId) -> Option<Temporal> {
-        let tree = self.tree;
-        if let ExprKind::Call { name, args } = tree[id].kind
-            && &tree[name] == "cut"
-            && let [dim, steps, shift @ ..] = &tree[args]
-            && let [] | [_, _] = shift
-        {
-            return Some(Temporal {
-                dim: self.position(*dim)?,
-                steps: self.count(*steps)?,
-                shift: match shift {
-                    [operand, axis] => Some((self.position(*operand)?, self.axis_at(grid, *axis)?)),
-                    _ => None,
-                },
-            });
-        }
-        self.wrong(
-            id,
-            "expected `cut(position, steps)` or `cut(position, steps, operand, axis)`",
-        )
     }
 
     fn repeat(
