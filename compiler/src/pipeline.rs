@@ -3,8 +3,8 @@
 use dojoc_ir::graph::Module;
 
 use crate::graph::{
-    canonicalise, common_subexpressions, dead_code, fold_batch_norm, fold_constants, precision,
-    saturate,
+    canonicalise, common_subexpressions, dead_code, expand, fold_batch_norm, fold_constants,
+    precision, saturate,
 };
 use crate::pass::Pass;
 
@@ -42,12 +42,23 @@ pub const GRAPH: &[PipelineStep] = steps! {
     dead_code: "what the passes before left behind",
 };
 
+/// The passes between GRAPH and tiling.
+#[rustfmt::skip]
+pub const LOWER: &[PipelineStep] = steps! {
+    expand: "the mapper works on loop nests, views and kernels",
+    fold_constants: "expansions of constants",
+    canonicalise: "conversions and constants that expansions brought",
+    common_subexpressions: "expansions of neighbours share their parts",
+    dead_code: "the ops that were expanded",
+};
+
 /// Every pass once, in the order of the alphabet.
 pub fn passes() -> &'static [&'static Pass<Module>] {
     &[
         &canonicalise::PASS,
         &common_subexpressions::PASS,
         &dead_code::PASS,
+        &expand::PASS,
         &fold_batch_norm::PASS,
         &fold_constants::PASS,
         &precision::PASS,
@@ -78,7 +89,11 @@ mod tests {
 
     #[test]
     fn the_pipeline_has_every_pass() {
-        let mut used: Vec<&str> = GRAPH.iter().map(|step| step.pass.name).collect();
+        let mut used: Vec<&str> = GRAPH
+            .iter()
+            .chain(LOWER)
+            .map(|step| step.pass.name)
+            .collect();
         used.sort_unstable();
         used.dedup();
         assert!(used.into_iter().eq(passes().iter().map(|pass| pass.name)));

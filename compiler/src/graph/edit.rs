@@ -194,7 +194,7 @@ impl<'m> Editor<'m> {
     /// # Errors
     /// What the op has against the operands.
     pub fn emit(&mut self, op: impl Into<Op>, args: &[ValueId]) -> Result<ValueId, TypeError> {
-        match self.emit_all(op.into(), args)?[..] {
+        match self.emit_all(op, args)?[..] {
             [value] => Ok(value),
             _ => Err(TypeError::new("expected an op with one result")),
         }
@@ -204,17 +204,23 @@ impl<'m> Editor<'m> {
     ///
     /// # Errors
     /// What the op has against the operands.
-    pub fn emit_all(&mut self, op: Op, args: &[ValueId]) -> Result<Vec<ValueId>, TypeError> {
+    pub fn emit_all(
+        &mut self,
+        op: impl Into<Op>,
+        args: &[ValueId],
+    ) -> Result<Vec<ValueId>, TypeError> {
+        let op = op.into();
         let types = op.infer(&self.func.types(args), &[])?;
         let node = self.func.nodes.next_id();
-        let mut results = vec![];
-        for (position, ty) in types.into_iter().enumerate() {
-            results.push(self.func.values.push(Value {
-                ty,
-                def: ValueDef::Result(node, position as u32),
-                name: None,
-            }));
-        }
+        let results: Vec<ValueId> = (types.into_iter().zip(0..))
+            .map(|(ty, position)| {
+                self.func.values.push(Value {
+                    ty,
+                    def: ValueDef::Result(node, position),
+                    name: None,
+                })
+            })
+            .collect();
         self.func.nodes.push(Node {
             op,
             args: args.to_vec(),

@@ -5,6 +5,7 @@ pub mod common_subexpressions;
 mod constant;
 pub mod dead_code;
 mod edit;
+pub mod expand;
 pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod precision;

@@ -186,6 +186,104 @@ impl Layout {
     }
 }
 
+impl Split {
+    /// Whether its blocks are the elements of the dim, each once.
+    pub fn is_plain(&self, extent: u64) -> bool {
+        self.extent == extent && self.stride == 1 && self.low == 0 && self.high == 0
+    }
+
+    /// Whether every core holds the whole dim and nothing else.
+    pub fn is_whole(&self, extent: u64) -> bool {
+        self.axes.is_empty()
+            && self.window_of(&(0..self.extent)) == (0..i64::try_from(extent).unwrap_or(i64::MAX))
+    }
+}
+
+impl Layout {
+    /// The same elements on the same cores, in the same order in memory, under another view of the
+    /// same number of elements; `None` if the rule of balanced blocks cannot say it there.
+    pub fn with_view(&self, view: &[u64]) -> Option<Self> {
+        let product = |dims: &[u64]| dims.iter().map(|d| u128::from(*d)).product::<u128>();
+        if *view == *self.view {
+            return Some(self.clone());
+        }
+        if product(view) != product(&self.view) {
+            return None;
+        }
+        let mut layout = Self {
+            view: view.to_vec(),
+            splits: view.iter().map(|e| Split::whole(*e)).collect(),
+            ..self.clone()
+        };
+        let all_whole = self
+            .splits
+            .iter()
+            .zip(&self.view)
+            .all(|(s, e)| s.is_whole(*e));
+        if all_whole {
+            return Some(layout);
+        }
+        let real = |view: &[u64]| {
+            (0..view.len())
+                .filter(|d| view[*d] != 1)
+                .collect::<Vec<_>>()
+        };
+        let (from, to) = (real(&self.view), real(view));
+        if self.view.contains(&0)
+            || self
+                .splits
+                .iter()
+                .zip(&self.view)
+                .any(|(s, e)| *e == 1 && !s.is_whole(1))
+        {
+            return None;
+        }
+        let (mut i, mut j) = (0, 0);
+        while i < from.len() {
+            // The shortest runs of dims on both sides with equal products.
+            let (i0, j0) = (i, j);
+            let (mut a, mut b) = (self.view[from[i]], *view.get(*to.get(j)?)?);
+            (i, j) = (i + 1, j + 1);
+            while a != b {
+                if a < b {
+                    a = a.checked_mul(self.view[*from.get(i)?])?;
+                    i += 1;
+                } else {
+                    b = b.checked_mul(view[*to.get(j)?])?;
+                    j += 1;
+                }
+            }
+            let (run, target) = (&from[i0..i], &to[j0..j]);
+            if run.iter().all(|d| self.splits[*d].is_whole(self.view[*d])) {
+                continue;
+            }
+            let (first, rest) = run.split_first()?;
+            let split = &self.splits[*first];
+            if run.len() == 1 && target.len() == 1 {
+                layout.splits[target[0]] = split.clone();
+                continue;
+            }
+            let inner =
+                |dims: &[usize], view: &[u64]| dims.iter().map(|d| view[*d]).product::<u64>();
+            if !split.is_plain(self.view[*first])
+                || rest
+                    .iter()
+                    .any(|d| !self.splits[*d].is_whole(self.view[*d]))
+            {
+                return None;
+            }
+            let unit = split.unit.checked_mul(inner(rest, &self.view))?;
+            let width = inner(&target[1..], view);
+            if unit % width != 0 {
+                return None;
+            }
+            layout.splits[target[0]] =
+                Split::over(split.axes.clone(), view[target[0]], unit / width);
+        }
+        Some(layout)
+    }
+}
+
 /// What changing one layout into another is as a collective.
 pub(super) fn reshard_kind(from: &Layout, to: &Layout) -> ReshardKind {
     if !from.pending.is_empty() {
@@ -218,6 +316,7 @@ pub(super) fn reshard_kind(from: &Layout, to: &Layout) -> ReshardKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entity::EntityId as _;
 
     #[test]
     fn blocks_are_balanced_in_units() {
@@ -235,6 +334,29 @@ mod tests {
             let (low, high) = (units.iter().min(), units.iter().max());
             assert!(high.zip(low).is_some_and(|(high, low)| high - low <= 1));
         }
+    }
+
+    #[test]
+    fn a_layout_has_other_views() {
+        let layout = |view: &[u64], dim: usize, unit: u64| {
+            let mut layout = Layout::replicated(GridId::from_index(0), view);
+            layout.splits[dim] = Split::over(vec![0], view[dim], unit);
+            layout
+        };
+        let heads = layout(&[64, 8, 32], 1, 1);
+        let merged = heads.with_view(&[64, 256]).unwrap();
+        assert_eq!(merged, layout(&[64, 256], 1, 32));
+        assert_eq!(
+            merged.with_view(&[1, 64, 8, 32]),
+            Some(layout(&[1, 64, 8, 32], 2, 1))
+        );
+        assert_eq!(heads.with_view(&[512, 32]), None);
+        assert_eq!(layout(&[64, 256], 1, 16).with_view(&[64, 8, 32]), None);
+        assert_eq!(
+            layout(&[64, 256], 0, 2).with_view(&[16384]),
+            Some(layout(&[16384], 0, 512))
+        );
+        assert_eq!(layout(&[6, 4], 0, 1).with_view(&[8, 3]), None);
     }
 
     #[test]

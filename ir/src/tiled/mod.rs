@@ -41,8 +41,8 @@
 //!   [`result_layout`]. Nothing moves between cores inside a group.
 //! - [`Stmt::Reshard`]: another layout of the same value; this is the only statement that moves data
 //!   between cores. What it is as a collective is told by [`Reshard::kind`].
-//! - [`Stmt::View`]: the same elements under another shape: a layout with the same view, so that
-//!   every core keeps its bytes.
+//! - [`Stmt::View`]: the same elements under another shape, or another view of the same shape
+//!   ([`Layout::with_view`]): every core keeps its bytes.
 //! - [`Stmt::Repeat`]: a counted loop whose carried values have the same layout on every iteration.
 //!
 //! Weights are distributed by recipes when a program is loaded, so a weight value may have any
