@@ -8,3 +8,4 @@ pub mod pass;
 pub mod pipeline;
 pub mod rewrite;
 pub mod route;
+pub mod tile;

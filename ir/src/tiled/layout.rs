@@ -76,10 +76,15 @@ impl Split {
         position(&self.axes, grid, coordinates)
     }
 
+    /// Iterations of position `at` of `count`.
+    pub fn part(&self, count: u64, at: u64) -> BlockRange {
+        balanced(self.extent, self.unit, count, at)
+    }
+
     /// Iterations of the core at `coordinates`.
     pub fn iterations(&self, grid: &Grid, coordinates: &[u64]) -> BlockRange {
         let (count, at) = self.position(grid, coordinates);
-        balanced(self.extent, self.unit, count, at)
+        self.part(count, at)
     }
 
     /// Elements of the core at `coordinates`, of a dim of `extent` elements.

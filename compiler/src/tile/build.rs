@@ -1,0 +1,321 @@
+//! The TILED function of a choice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Loc, Place};
+use dojoc_ir::entity::PrimaryMap;
+use dojoc_ir::graph::{self, ValueDef as GraphDef};
+use dojoc_ir::tiled::{
+    Body, BodyId, Function, GridId, Group, Layout, Reshard, Step, Stmt, Value, ValueDef, ValueId,
+    result_layout,
+};
+
+use super::choose::{Choice, is_small_source};
+use super::grids::Grids;
+use super::problem::{NodeKind, Problem, Rules};
+use super::{NOT_TILED, traffic};
+
+struct Builder<'p> {
+    problem: &'p Problem<'p>,
+    choice: &'p Choice,
+    grids: &'p Grids,
+    out: Function,
+    /// The value in the layout in which it is made.
+    made: HashMap<graph::ValueId, ValueId>,
+    /// All values of a value, by layout.
+    known: HashMap<(graph::ValueId, Layout), ValueId>,
+    /// Nodes without operands that are made where they are used, by result.
+    sources: HashMap<graph::ValueId, usize>,
+    /// Views by their results.
+    views: HashMap<graph::ValueId, graph::ValueId>,
+    loc: Option<Arc<Loc>>,
+}
+
+fn body() -> BodyId {
+    use dojoc_ir::entity::EntityId as _;
+    BodyId::from_index(0)
+}
+
+/// The TILED function of a choice.
+///
+/// # Errors
+/// A node whose split its rule refuses: our fault.
+pub(super) fn build(
+    problem: &Problem<'_>,
+    choice: &Choice,
+    grids: &mut Grids,
+) -> Result<Function, Diagnostics> {
+    let mut bodies = PrimaryMap::new();
+    bodies.push(Body::default());
+    let one = grids.of(&[]);
+    let mut builder = Builder {
+        problem,
+        choice,
+        grids,
+        out: Function {
+            name: problem.function.name.clone(),
+            values: PrimaryMap::new(),
+            bodies,
+            outputs: problem.function.outputs.clone(),
+        },
+        made: HashMap::new(),
+        known: HashMap::new(),
+        sources: HashMap::new(),
+        views: HashMap::new(),
+        loc: None,
+    };
+    builder.inputs(one);
+    for (number, node) in problem.nodes.iter().enumerate() {
+        let data = &problem.function.nodes[node.id];
+        builder.loc = data.loc.clone();
+        match &node.kind {
+            NodeKind::View => {
+                builder.views.insert(data.results[0], data.args[0]);
+                builder.view(data.args[0], data.results[0]);
+            }
+            NodeKind::Step(_) if is_small_source(problem, number) => {
+                for result in &data.results {
+                    builder.sources.insert(*result, number);
+                }
+            }
+            NodeKind::Step(rules) => builder.step(number, rules).map_err(|cause| {
+                let message = format!("`{}` cannot be split as chosen: {cause}", data.op.name());
+                let diagnostic = Diagnostic::input(NOT_TILED, message);
+                Diagnostics::from(match &data.loc {
+                    Some(loc) => diagnostic.at(Place::Node(loc.clone())),
+                    None => diagnostic,
+                })
+            })?,
+        }
+    }
+    builder.outputs(one);
+    Ok(builder.out)
+}
+
+impl Builder<'_> {
+    fn stmts(&mut self) -> &mut Vec<Stmt> {
+        &mut self.out.bodies[body()].stmts
+    }
+
+    fn value(&mut self, of: graph::ValueId, layout: Layout, def: ValueDef) -> ValueId {
+        let value = &self.problem.function.values[of];
+        let id = self.out.values.push(Value {
+            ty: value.ty.clone(),
+            layout: layout.clone(),
+            def,
+            name: value.name.clone(),
+        });
+        self.known.insert((of, layout), id);
+        id
+    }
+
+    fn inputs(&mut self, one: GridId) {
+        for (position, input) in self.problem.function.inputs().iter().enumerate() {
+            // What nobody uses lies on one core.
+            let layout = self.choice.layouts.get(input).cloned();
+            let layout =
+                layout.unwrap_or_else(|| Layout::replicated(one, &self.problem.shape(*input)));
+            let id = self.value(*input, layout, ValueDef::Param(body(), position as u32));
+            self.made.insert(*input, id);
+            self.out.bodies[body()].params.push(id);
+        }
+    }
+
+    /// A reshape keeps its bytes.
+    fn view(&mut self, input: graph::ValueId, output: graph::ValueId) {
+        if let Some(made) = self.made.get(&input).copied() {
+            let layout = self.out.values[made].layout.clone();
+            let id = self.value(output, layout, ValueDef::Stmt(body()));
+            self.made.insert(output, id);
+            let loc = self.loc.clone();
+            self.stmts().push(Stmt::View {
+                input: made,
+                output: id,
+                loc,
+            });
+        }
+    }
+
+    /// A value in the layout that a step needs.
+    fn get(&mut self, value: graph::ValueId, need: &Layout) -> Result<ValueId, String> {
+        if let Some(id) = self.known.get(&(value, need.clone())) {
+            return Ok(*id);
+        }
+        let pads = traffic::pads(need, &self.grids[need.grid]);
+        let have = self.base(value, need)?;
+        let layout = self.out.values[have].layout.clone();
+        if layout == *need && !pads {
+            return Ok(have);
+        }
+        if let Some(viewed) = layout.with_view(&need.view)
+            && traffic::covers(&viewed, need, self.grids)
+        {
+            if layout.view == need.view {
+                return Ok(have);
+            }
+            if let Some(id) = self.known.get(&(value, viewed.clone())) {
+                return Ok(*id);
+            }
+            let id = self.value(value, viewed, ValueDef::Stmt(body()));
+            let loc = self.loc.clone();
+            self.stmts().push(Stmt::View {
+                input: have,
+                output: id,
+                loc,
+            });
+            return Ok(id);
+        }
+        let id = self.value(value, need.clone(), ValueDef::Stmt(body()));
+        let loc = self.loc.clone();
+        self.stmts().push(Stmt::Reshard(Reshard {
+            input: have,
+            output: id,
+            loc,
+        }));
+        Ok(id)
+    }
+
+    /// A value to start from: where it was made, or made for this need.
+    fn base(&mut self, value: graph::ValueId, need: &Layout) -> Result<ValueId, String> {
+        if let Some(id) = self.made.get(&value) {
+            return Ok(*id);
+        }
+        if let GraphDef::Weight(weight) = self.problem.function.values[value].def {
+            let layout = traffic::unpadded(need);
+            return Ok(match self.known.get(&(value, layout.clone())) {
+                Some(id) => *id,
+                None => self.value(value, layout, ValueDef::Weight(weight)),
+            });
+        }
+        if let GraphDef::State(state) = self.problem.function.values[value].def {
+            let layout = traffic::unpadded(need);
+            let id = self.value(value, layout, ValueDef::State(state));
+            self.made.insert(value, id);
+            return Ok(id);
+        }
+        if let Some(input) = self.views.get(&value).copied() {
+            // A view of something that is made where it is used.
+            let whole = Layout::replicated(need.grid, &self.problem.shape(input));
+            let need_input = need.with_view(&self.problem.shape(input)).unwrap_or(whole);
+            let from = self.get(input, &traffic::unpadded(&need_input))?;
+            let layout = self.out.values[from].layout.clone();
+            if let Some(id) = self.known.get(&(value, layout.clone())) {
+                return Ok(*id);
+            }
+            let id = self.value(value, layout, ValueDef::Stmt(body()));
+            let loc = self.loc.clone();
+            self.stmts().push(Stmt::View {
+                input: from,
+                output: id,
+                loc,
+            });
+            return Ok(id);
+        }
+        let number = *self
+            .sources
+            .get(&value)
+            .ok_or("a value is used before it is made")?;
+        self.source(value, number, need.grid)
+    }
+
+    /// Makes a small value on every core of a grid.
+    fn source(
+        &mut self,
+        value: graph::ValueId,
+        number: usize,
+        grid: GridId,
+    ) -> Result<ValueId, String> {
+        let node = &self.problem.nodes[number];
+        let NodeKind::Step(rules) = &node.kind else {
+            return Err("a view has no operands".into());
+        };
+        let data = &self.problem.function.nodes[node.id];
+        let mut wanted = None;
+        let mut results = vec![];
+        for (n, result) in data.results.iter().enumerate() {
+            let layout = result_layout(&rules.widest.rule, grid, &[], n)?;
+            let id = match self.known.get(&(*result, layout.clone())) {
+                Some(id) => return Ok(*id),
+                None => self.value(*result, layout, ValueDef::Stmt(body())),
+            };
+            if *result == value {
+                wanted = Some(id);
+            }
+            results.push(id);
+        }
+        self.push_step(
+            grid,
+            Step {
+                op: rules.op.clone(),
+                args: vec![],
+                results,
+                loops: rules.widest.loops.clone(),
+                split: vec![],
+                temporal: vec![],
+                loc: data.loc.clone(),
+            },
+        );
+        wanted.ok_or_else(|| "a node does not make its result".into())
+    }
+
+    fn push_step(&mut self, grid: GridId, step: Step) {
+        if let Some(Stmt::Group(group)) = self.stmts().last_mut()
+            && group.grid == grid
+        {
+            group.steps.push(step);
+            return;
+        }
+        self.stmts().push(Stmt::Group(Group {
+            grid,
+            steps: vec![step],
+        }));
+    }
+
+    fn step(&mut self, number: usize, rules: &Rules) -> Result<(), String> {
+        let data = &self.problem.function.nodes[self.problem.nodes[number].id];
+        let candidate = self.choice.nodes[number]
+            .as_ref()
+            .ok_or("no split was chosen")?;
+        let mut args = vec![];
+        for (value, need) in data.args.iter().zip(&candidate.needs) {
+            args.push(self.get(*value, need)?);
+        }
+        let mut results = vec![];
+        for (n, result) in data.results.iter().enumerate() {
+            let layout = result_layout(&candidate.rule.rule, candidate.grid, &candidate.split, n)?;
+            let id = self.value(*result, layout, ValueDef::Stmt(body()));
+            self.made.insert(*result, id);
+            results.push(id);
+        }
+        self.push_step(
+            candidate.grid,
+            Step {
+                op: rules.op.clone(),
+                args,
+                results,
+                loops: candidate.rule.loops.clone(),
+                split: candidate.split.clone(),
+                temporal: vec![],
+                loc: data.loc.clone(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Outputs keep their layouts; what no core makes is made on one core.
+    fn outputs(&mut self, one: GridId) {
+        for result in self.problem.function.results() {
+            let id = match self.made.get(result) {
+                Some(id) => Some(*id),
+                None => {
+                    let need = Layout::replicated(one, &self.problem.shape(*result));
+                    self.get(*result, &need).ok()
+                }
+            };
+            if let Some(id) = id {
+                self.out.bodies[body()].results.push(id);
+            }
+        }
+    }
+}

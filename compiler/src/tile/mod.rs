@@ -1,0 +1,138 @@
+//! From GRAPH to TILED: how every op is split, and which layout every value has.
+//!
+//! - [`problem`]: a function as nodes that are loop nests, kernels or views, read from tiling rules.
+//! - [`candidates`]: ways to split one node, alone ([`candidates::own`]) or as its operands are split
+//!   already ([`candidates::following`]); [`cost`] prices the work of a core's block.
+//! - [`choose`]: a beam search over the nodes in order, with the layouts of live values as state, so
+//!   that what one node would gain is weighed against the reshards it causes.
+//! - [`build`]: the chosen splits as a TILED function with explicit reshards.
+//! - [`plan`]: the decisions as a text that people read, edit and give back.
+
+mod build;
+mod candidates;
+mod choose;
+mod cost;
+mod grids;
+pub mod plan;
+mod problem;
+mod traffic;
+
+use dojoc_ir::diag::{CodeInfo, Diagnostics};
+use dojoc_ir::graph;
+use dojoc_ir::machine::Machine;
+use dojoc_ir::tiled;
+
+pub use plan::Plan;
+
+/// An op that cannot be tiled.
+pub const NOT_TILED: u16 = 430;
+/// Extents that are not constants.
+pub const NOT_CONSTANT: u16 = 431;
+/// A plan that does not fit the model.
+pub const BAD_PLAN: u16 = 432;
+/// Something that does not fit into memory.
+pub const DOES_NOT_FIT: u16 = 433;
+/// A reshard that no scheme of exchanges covers.
+pub const NO_EXCHANGE: u16 = 434;
+
+/// The codes of tiling and placing with their long forms.
+pub const CODES: &[CodeInfo] = &[
+    CodeInfo {
+        code: NOT_TILED,
+        title: "An op cannot be compiled for the machine",
+        explanation: "The op has no loop nest or kernel that the machine's instructions can carry out: its \
+                      result depends on data in its shape, it is structured control flow, or it computes \
+                      on a type for which a core has no instructions (f64). The reference interpreter \
+                      (`dojoc eval`) runs it.",
+    },
+    CodeInfo {
+        code: NOT_CONSTANT,
+        title: "An extent is not a constant",
+        explanation: "Tiling needs to know all extents. Bind symbolic dims with `--dim NAME=N`.",
+    },
+    CodeInfo {
+        code: BAD_PLAN,
+        title: "A plan file does not fit the model",
+        explanation: "A plan file pins decisions of the mapper by the names of nodes. The message names the \
+                      entry and what is wrong with it: no such node, no such loop, more parts than \
+                      cores, or a loop that cannot be split. `--emit plan` prints the plan that was \
+                      chosen, as a start.",
+    },
+    CodeInfo {
+        code: DOES_NOT_FIT,
+        title: "The model does not fit into the memory of the cores",
+        explanation: "After all ways to lay out weights and values have been tried, a core needs more bytes \
+                      than it has. The message says which tensors need most and what would help: a \
+                      lower precision, a smaller batch, more cores.",
+    },
+    CodeInfo {
+        code: NO_EXCHANGE,
+        title: "A layout cannot be changed into another one",
+        explanation: "A core may have at most 64 open peers, and no scheme of stages was found that moves \
+                      this value between the two layouts that the message names. Pin another split of \
+                      one of the two ops with `--plan`.",
+    },
+];
+
+/// What users decide about tiling.
+#[derive(Clone, Debug)]
+pub struct TileOptions {
+    /// States that the beam search keeps.
+    pub effort: usize,
+    /// Pinned decisions.
+    pub plan: Plan,
+    /// Price of a byte of weights in SRAM, in cycles: above 0, splits that replicate weights less
+    /// are preferred.
+    pub weight_price: f64,
+}
+
+impl Default for TileOptions {
+    fn default() -> Self {
+        Self {
+            effort: 6,
+            plan: Plan::default(),
+            weight_price: 0.0,
+        }
+    }
+}
+
+/// A tiled model and the decisions that led to it.
+#[derive(Clone, Debug)]
+pub struct Tiled {
+    /// The model.
+    pub module: tiled::Module,
+    /// The decisions.
+    pub plan: Plan,
+}
+
+/// Tiles every function of a model for one chip of a machine. The model has been through
+/// [`expand`](crate::graph::expand).
+///
+/// # Errors
+/// Ops that cannot be tiled, all together; extents that are not constants; pinned decisions that
+/// do not fit.
+pub fn tile(
+    module: &graph::Module,
+    machine: &Machine,
+    options: &TileOptions,
+) -> Result<Tiled, Diagnostics> {
+    let mut grids = grids::Grids::new(machine);
+    let mut out = tiled::Module {
+        name: module.name.clone(),
+        machine: machine.name.as_str().into(),
+        weights: module.weights.clone(),
+        states: module.states.clone(),
+        ..tiled::Module::default()
+    };
+    let mut plan = Plan::default();
+    for (_, function) in module.functions.iter() {
+        let problem = problem::Problem::of(function)?;
+        options.plan.check(&problem)?;
+        let choice = choose::choose(&problem, machine, &mut grids, options)?;
+        plan.add(&problem, &choice, &grids);
+        out.functions
+            .push(build::build(&problem, &choice, &mut grids)?);
+    }
+    out.grids = grids.into_list();
+    Ok(Tiled { module: out, plan })
+}
