@@ -1,0 +1,6 @@
+//! Logical cores on live sites, and values at addresses.
+
+mod order;
+pub mod sram;
+
+pub use order::snake;
