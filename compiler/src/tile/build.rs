@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dojoc_ir::attr::Number;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Loc, Place};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph::{self, ValueDef as GraphDef};
 use dojoc_ir::tiled::{
-    Body, BodyId, Function, GridId, Group, Layout, Reshard, Step, Stmt, Value, ValueDef, ValueId,
-    result_layout,
+    Body, BodyId, Function, GridId, Group, Layout, Reshard, Step, StepRule, Stmt, Value, ValueDef,
+    ValueId, result_layout,
 };
 
 use super::choose::{Choice, is_small_source};
 use super::grids::Grids;
 use super::problem::{NodeKind, Problem, Rules};
 use super::{NOT_TILED, traffic};
+use crate::emit::kernel;
 
 struct Builder<'p> {
     problem: &'p Problem<'p>,
@@ -25,6 +27,8 @@ struct Builder<'p> {
     made: HashMap<graph::ValueId, ValueId>,
     /// All values of a value, by layout.
     known: HashMap<(graph::ValueId, Layout), ValueId>,
+    /// The same with a border that holds a number.
+    bordered: HashMap<(graph::ValueId, Layout, Option<Number>), ValueId>,
     /// Nodes without operands that are made where they are used, by result.
     sources: HashMap<graph::ValueId, usize>,
     /// Views by their results.
@@ -61,6 +65,7 @@ pub(super) fn build(
         },
         made: HashMap::new(),
         known: HashMap::new(),
+        bordered: HashMap::new(),
         sources: HashMap::new(),
         views: HashMap::new(),
         loc: None,
@@ -138,14 +143,23 @@ impl Builder<'_> {
     }
 
     /// A value in the layout that a step needs.
-    fn get(&mut self, value: graph::ValueId, need: &Layout) -> Result<ValueId, String> {
+    fn get(&mut self, value: graph::ValueId, need: &Layout, fill: Option<Number>) -> Result<ValueId, String> {
+        if traffic::pads(need, &self.grids[need.grid]) {
+            let key = (value, need.clone(), fill);
+            if let Some(id) = self.bordered.get(&key) {
+                return Ok(*id);
+            }
+            let have = self.base(value, need)?;
+            let id = self.reshard(value, have, need.clone());
+            self.bordered.insert(key, id);
+            return Ok(id);
+        }
         if let Some(id) = self.known.get(&(value, need.clone())) {
             return Ok(*id);
         }
-        let pads = traffic::pads(need, &self.grids[need.grid]);
         let have = self.base(value, need)?;
         let layout = self.out.values[have].layout.clone();
-        if layout == *need && !pads {
+        if layout == *need {
             return Ok(have);
         }
         if let Some(viewed) = layout.with_view(&need.view)
@@ -198,7 +212,7 @@ impl Builder<'_> {
             // A view of something that is made where it is used.
             let whole = Layout::replicated(need.grid, &self.problem.shape(input));
             let need_input = need.with_view(&self.problem.shape(input)).unwrap_or(whole);
-            let from = self.get(input, &traffic::unpadded(&need_input))?;
+            let from = self.get(input, &traffic::unpadded(&need_input), None)?;
             let layout = self.out.values[from].layout.clone();
             if let Some(id) = self.known.get(&(value, layout.clone())) {
                 return Ok(*id);
@@ -278,8 +292,12 @@ impl Builder<'_> {
             .as_ref()
             .ok_or("no split was chosen")?;
         let mut args = vec![];
-        for (value, need) in data.args.iter().zip(&candidate.needs) {
-            args.push(self.get(*value, need)?);
+        for (n, (value, need)) in data.args.iter().zip(&candidate.needs).enumerate() {
+            let fill = match &candidate.rule.rule.rule {
+                StepRule::Loop(access) => kernel::fill_value(access, n).map_err(|e| e.to_string())?,
+                StepRule::Kernel(_) => None,
+            };
+            args.push(self.get(*value, need, fill)?);
         }
         let mut results = vec![];
         for (n, result) in data.results.iter().enumerate() {
@@ -310,7 +328,7 @@ impl Builder<'_> {
                 Some(id) => Some(*id),
                 None => {
                     let need = Layout::replicated(one, &self.problem.shape(*result));
-                    self.get(*result, &need).ok()
+                    self.get(*result, &need, None).ok()
                 }
             };
             if let Some(id) = id {

@@ -1,0 +1,230 @@
+//! MESH to PROGRAM: tensors, one call for each phase, the entry.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
+use dojoc_ir::graph;
+use dojoc_ir::machine::Machine;
+use dojoc_ir::mesh::{Module, Schedule};
+use dojoc_ir::program::{Entry, Program, Step, TensorId, TensorKind};
+use dojoc_ir::tiled::{Function, Stmt, Value, ValueDef, ValueId};
+
+use super::{phases, refused, unsupported};
+use crate::emit::Unsupported;
+use crate::emit::compute::phase;
+use crate::emit::exchange::emit_exchange;
+use crate::emit::program::ProgramBuilder;
+use crate::emit::tensors::{declare, recipe, shards, state_init};
+use crate::tile::NOT_TILED;
+
+/// What users decide about emission.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramOptions {
+    /// Names of values that can be read as probes.
+    pub probes: BTreeSet<Arc<str>>,
+}
+
+/// Emits the program of a placed model: an entry for each function.
+///
+/// # Errors
+/// What there are no instructions for.
+pub fn mesh_to_program(
+    module: &Module,
+    machine: &Machine,
+    options: &ProgramOptions,
+) -> Result<Program, Diagnostics> {
+    let mut functions = module.tiled.functions.iter();
+    let Some((id, function)) = functions.next() else {
+        let places = dojoc_ir::machine::CoreAddress { chip: 0, row: 0, column: 0 };
+        let cx = ProgramBuilder::new(module.name().clone(), machine, vec![places], Default::default());
+        return Ok(cx.finish());
+    };
+    if functions.next().is_some() {
+        let message = "a program of several functions is not emitted yet; choose one with `--entry`";
+        return Err(Diagnostic::new(NOT_TILED, Kind::Unsupported, message).into());
+    }
+    let schedule = &module.schedules[id];
+    let mut cx = ProgramBuilder::new(
+        module.name().clone(),
+        machine,
+        schedule.places.clone(),
+        schedule.route,
+    );
+    let mut emitter = Emitter { cx: &mut cx, module, function, schedule, names: BTreeSet::new() };
+    let entry = emitter.run(options)?;
+    let steps = std::mem::take(&mut cx.steps);
+    cx.program.entries.push(Entry { steps, ..entry });
+    Ok(cx.finish())
+}
+
+struct Emitter<'a> {
+    cx: &'a mut ProgramBuilder,
+    module: &'a Module,
+    function: &'a Function,
+    schedule: &'a Schedule,
+    names: BTreeSet<Arc<str>>,
+}
+
+impl Emitter<'_> {
+    fn run(&mut self, options: &ProgramOptions) -> Result<Entry, Diagnostics> {
+        let body = &self.function.bodies[self.function.body()];
+        let mut inputs = vec![];
+        for (position, value) in body.params.iter().enumerate() {
+            let name = self.function.values[*value].name.clone();
+            let name = name.unwrap_or_else(|| position.to_string().into());
+            inputs.push(self.tensor(*value, name, TensorKind::Input)?);
+        }
+        self.sources()?;
+        let mut probed = BTreeSet::new();
+        for range in phases(body) {
+            self.phase(range.clone())?;
+            self.probes(range, options, &mut probed)?;
+        }
+        let mut outputs = vec![];
+        for (output, value) in self.function.outputs.iter().zip(&body.results) {
+            if output.aliases.is_some() {
+                let message = format!("the output `{}` updates a state, which is not emitted yet", output.name);
+                return Err(Diagnostic::new(NOT_TILED, Kind::Unsupported, message).into());
+            }
+            outputs.push(self.tensor(*value, output.name.clone(), TensorKind::Output)?);
+        }
+        Ok(Entry {
+            name: self.function.name.clone(),
+            inputs,
+            outputs,
+            steps: vec![],
+        })
+    }
+
+    /// A name that no tensor has yet.
+    fn unique(&mut self, name: &str) -> Arc<str> {
+        let mut unique: Arc<str> = name.into();
+        let mut number = 1;
+        while !self.names.insert(unique.clone()) {
+            number += 1;
+            unique = format!("{name}@{number}").into();
+        }
+        unique
+    }
+
+    /// Declares a value as a tensor under its own shape.
+    fn tensor(
+        &mut self,
+        value: ValueId,
+        name: Arc<str>,
+        kind: TensorKind,
+    ) -> Result<TensorId, Diagnostics> {
+        let data = &self.function.values[value];
+        let shape = data.ty.shape.as_const().unwrap_or_default();
+        let once = !matches!(kind, TensorKind::Input);
+        let name = self.unique(&name);
+        let shards = self.shards(value, &shape, once)?;
+        Ok(declare(self.cx, name, kind, data.ty.dtype, &shape, shards, None))
+    }
+
+    fn shards(
+        &mut self,
+        value: ValueId,
+        shape: &[u64],
+        once: bool,
+    ) -> Result<Vec<dojoc_ir::program::Shard>, Diagnostics> {
+        let layout = &self.function.values[value].layout;
+        let grid = &self.module.tiled.grids[layout.grid];
+        let storage = self.schedule.storage.get(&value);
+        let storage = storage.ok_or_else(|| unsupported(&Unsupported::new("a value without memory"), None))?;
+        shards(self.cx, grid, shape, layout, storage, once).map_err(|e| unsupported(&e, None))
+    }
+
+    /// Weights and states, in each layout that they have.
+    fn sources(&mut self) -> Result<(), Diagnostics> {
+        let tiled = &self.module.tiled;
+        let failed = |e: Unsupported| unsupported(&e, None);
+        for (id, value) in self.function.values.iter() {
+            let Value { layout, ty, .. } = value;
+            match value.def {
+                ValueDef::Weight(weight) => {
+                    let weight = &tiled.weights[weight];
+                    let name = self.unique(&weight.name);
+                    let recipe = recipe(weight, &layout.view).map_err(failed)?;
+                    let shards = self.shards(id, &layout.view, false)?;
+                    let kind = TensorKind::Weight(recipe);
+                    declare(self.cx, name, kind, ty.dtype, &layout.view, shards, None);
+                }
+                ValueDef::State(state) => {
+                    let state = &tiled.states[state];
+                    let init = state_init(&state.init, || match state.init {
+                        graph::StateInit::Weight(weight) => Some(tiled.weights[weight].clone()),
+                        graph::StateInit::Zeros => None,
+                    });
+                    let kind = TensorKind::State(init.map_err(failed)?);
+                    let shape = ty.shape.as_const().unwrap_or_default();
+                    let name = self.unique(&state.name);
+                    let shards = self.shards(id, &shape, false)?;
+                    declare(self.cx, name, kind, ty.dtype, &shape, shards, None);
+                }
+                ValueDef::Param(..) | ValueDef::Stmt(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn phase(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostics> {
+        let body = &self.function.bodies[self.function.body()];
+        let scratch = self.schedule.scratch.iter().find(|(at, ..)| *at == range.start);
+        let scratch = scratch.map_or(0, |(_, address, _)| *address);
+        match &body.stmts[range.start] {
+            Stmt::Reshard(reshard) => {
+                let exchange = self.schedule.exchanges.iter().find(|(at, _)| *at == range.start);
+                let Some((_, exchange)) = exchange else { return Ok(()) };
+                let schedule = self.schedule;
+                let of = |v: ValueId| (&self.function.values[v].layout, &schedule.storage[&v]);
+                let dtype = self.function.values[reshard.input].ty.dtype;
+                let loc = reshard.loc.as_ref().map(|loc| self.cx.loc(loc));
+                let grids = &self.module.tiled.grids;
+                let (from, to) = (of(reshard.input), of(reshard.output));
+                emit_exchange(self.cx, grids, exchange, from, to, dtype, scratch, loc)
+                    .map_err(|e| unsupported(&e, reshard.loc.as_ref()))
+            }
+            _ => {
+                let tiled = &self.module.tiled;
+                let code = phase(self.cx, tiled, self.function, self.schedule, range);
+                let code = code.map_err(|e| refused(&e))?;
+                if code.is_empty() {
+                    return Ok(());
+                }
+                code.finish(self.cx, self.schedule, scratch).map_err(|e| unsupported(&e, None))
+            }
+        }
+    }
+
+    /// Lets the host read values that a phase has made and that outlive it.
+    fn probes(
+        &mut self,
+        range: std::ops::Range<usize>,
+        options: &ProgramOptions,
+        probed: &mut BTreeSet<Arc<str>>,
+    ) -> Result<(), Diagnostics> {
+        if options.probes.is_empty() {
+            return Ok(());
+        }
+        let body = &self.function.bodies[self.function.body()];
+        let made = body.stmts[range.clone()].iter().filter_map(|stmt| match stmt {
+            Stmt::Group(group) => Some(group.steps.iter().flat_map(|s| s.results.clone()).collect()),
+            Stmt::View { output, .. } => Some(vec![*output]),
+            _ => None,
+        });
+        for value in made.flatten().collect::<Vec<ValueId>>() {
+            let Some(name) = self.function.values[value].name.clone() else { continue };
+            let storage = self.schedule.storage.get(&value);
+            let root = storage.and_then(|s| s.alias).unwrap_or(value);
+            let outlives = self.schedule.storage.get(&root).is_some_and(|s| s.live.end > range.end);
+            if !outlives || !options.probes.contains(&name) || !probed.insert(name.clone()) {
+                continue;
+            }
+            let tensor = self.tensor(value, name, TensorKind::Probe)?;
+            self.cx.steps.push(Step::Probe(tensor));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! TILED to MESH: places, flows, addresses.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use dojoc_ir::attr::Number;
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
+use dojoc_ir::entity::PrimaryMap;
+use dojoc_ir::machine::Machine;
+use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
+use dojoc_ir::program::{Packing, dense_strides};
+use dojoc_ir::tiled::{
+    Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced,
+};
+
+use super::{phases, refused, unsupported};
+use crate::emit::compute::phase;
+use crate::emit::exchange::scratch_bytes;
+use crate::emit::kernel;
+use crate::emit::program::ProgramBuilder;
+use crate::place::sram::{Item, allocate};
+use crate::place::snake;
+use crate::route::exchange::exchange;
+use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
+
+/// Places a tiled model on the first chip of a machine.
+///
+/// # Errors
+/// Reshards that no exchange carries out, steps that there are no instructions for, and values
+/// that do not fit into memory: D0433 with what needs most.
+pub fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, Diagnostics> {
+    let mut schedules = PrimaryMap::new();
+    for function in tiled.functions.values() {
+        schedules.push(schedule(&tiled, function, machine)?);
+    }
+    Ok(mesh::Module { tiled, schedules })
+}
+
+fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<Schedule, Diagnostics> {
+    let body = &function.bodies[function.body()];
+    let mut schedule = Schedule {
+        places: snake(machine, 0).unwrap_or_default(),
+        ..Schedule::default()
+    };
+    let mut known: HashMap<(Layout, Layout), Exchange> = HashMap::new();
+    for (at, stmt) in body.stmts.iter().enumerate() {
+        let Stmt::Reshard(reshard) = stmt else { continue };
+        let layouts = [reshard.input, reshard.output].map(|v| function.values[v].layout.clone());
+        let key = (layouts[0].clone(), layouts[1].clone());
+        let found = match known.get(&key) {
+            Some(found) => found.clone(),
+            None => {
+                let found = exchange(&module.grids, &layouts[0], &layouts[1]).map_err(|cause| {
+                    let message = format!("{cause}");
+                    let diagnostic = Diagnostic::new(NO_EXCHANGE, Kind::Unsupported, message);
+                    Diagnostics::from(match &reshard.loc {
+                        Some(loc) => diagnostic.at(dojoc_ir::diag::Place::Node(loc.clone())),
+                        None => diagnostic,
+                    })
+                })?;
+                known.insert(key, found.clone());
+                found
+            }
+        };
+        schedule.exchanges.push((at, found));
+    }
+    schedule.storage = storage(module, function)?;
+    borders(function, &mut schedule)?;
+    // Scratch memory is known once code is there; addresses do not change the code.
+    let mut cx = ProgramBuilder::new("", machine, schedule.places.clone(), schedule.route);
+    let mut needs: Vec<(usize, u64)> = vec![];
+    for range in phases(body) {
+        let bytes = match &body.stmts[range.start] {
+            Stmt::Reshard(reshard) => {
+                let exchange = schedule.exchanges.iter().find(|(at, _)| *at == range.start);
+                let Some((_, exchange)) = exchange else { continue };
+                let of = |v: ValueId| (&function.values[v].layout, &schedule.storage[&v]);
+                let width = function.values[reshard.input].ty.dtype.bytes();
+                scratch_bytes(&module.grids, exchange, of(reshard.output), width)
+                    .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?
+            }
+            Stmt::Repeat(repeat) => {
+                let cause = crate::emit::Unsupported::new("loops over distributed values");
+                return Err(unsupported(&cause, repeat.loc.as_ref()));
+            }
+            _ => {
+                let phase = phase(&mut cx, module, function, &schedule, range.clone());
+                phase.map_err(|e| refused(&e))?.scratch_bytes
+            }
+        };
+        needs.push((range.start, bytes));
+    }
+    assign(function, &mut schedule, &needs, machine)?;
+    Ok(schedule)
+}
+
+/// Where values lie, without addresses: bytes, strides, lives.
+fn storage(module: &Module, function: &Function) -> Result<BTreeMap<ValueId, Storage>, Diagnostics> {
+    let body = &function.bodies[function.body()];
+    let end = body.stmts.len() + 1;
+    let mut storage: BTreeMap<ValueId, Storage> = BTreeMap::new();
+    let make = |value: ValueId, live: Range<usize>, alias: Option<ValueId>| {
+        let data = &function.values[value];
+        let extents = data.layout.largest_window(&module.grids[data.layout.grid]);
+        let dtype = data.ty.dtype;
+        let strides = dense_strides(dtype, &extents, Packing::Strided);
+        let bytes = extents.iter().try_fold(dtype.bytes(), |n, e| n.checked_mul(*e));
+        let (Some(strides), Some(bytes)) = (strides, bytes) else {
+            let name = data.name.as_deref().unwrap_or("?");
+            let message = format!("`{name}` has more bytes on a core than can be counted");
+            return Err(Diagnostics::from(Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message)));
+        };
+        Ok(Storage {
+            address: 0,
+            bytes,
+            strides,
+            live,
+            alias,
+            fill: None,
+        })
+    };
+    for (id, value) in function.values.iter() {
+        // What the host writes is there from the start; weights and states stay.
+        match value.def {
+            ValueDef::Param(..) => storage.insert(id, make(id, 0..1, None)?),
+            ValueDef::Weight(_) | ValueDef::State(_) => storage.insert(id, make(id, 0..end, None)?),
+            ValueDef::Stmt(_) => None,
+        };
+    }
+    let ranges = phases(body);
+    let phase_of = |at: usize| ranges.iter().find(|r| r.contains(&at)).cloned().unwrap_or(at..at + 1);
+    let mut uses: Vec<(ValueId, usize)> = vec![];
+    for (at, stmt) in body.stmts.iter().enumerate() {
+        let phase = phase_of(at);
+        let mut define = |storage: &mut BTreeMap<ValueId, Storage>, value, alias| {
+            make(value, phase.start..phase.end, alias).map(|made| storage.insert(value, made))
+        };
+        match stmt {
+            Stmt::Group(group) => {
+                for step in &group.steps {
+                    uses.extend(step.args.iter().map(|v| (*v, phase.end)));
+                    for result in &step.results {
+                        define(&mut storage, *result, None)?;
+                    }
+                }
+            }
+            Stmt::Reshard(reshard) => {
+                uses.push((reshard.input, phase.end));
+                define(&mut storage, reshard.output, None)?;
+            }
+            Stmt::View { input, output, .. } => {
+                let root = storage.get(input).and_then(|s| s.alias).unwrap_or(*input);
+                define(&mut storage, *output, Some(root))?;
+            }
+            Stmt::Repeat(repeat) => {
+                for result in &repeat.results {
+                    define(&mut storage, *result, None)?;
+                }
+            }
+        }
+    }
+    uses.extend(body.results.iter().map(|v| (*v, end)));
+    for (value, until) in uses {
+        let root = storage.get(&value).and_then(|s| s.alias).unwrap_or(value);
+        for id in [value, root] {
+            if let Some(storage) = storage.get_mut(&id) {
+                storage.live.end = storage.live.end.max(until);
+            }
+        }
+    }
+    Ok(storage)
+}
+
+/// What borders of windows hold, as the steps that read them need it.
+fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnostics> {
+    let body = &function.bodies[function.body()];
+    let resharded: Vec<ValueId> = (body.stmts.iter())
+        .filter_map(|stmt| match stmt {
+            Stmt::Reshard(reshard) => Some(reshard.output),
+            _ => None,
+        })
+        .collect();
+    for stmt in &body.stmts {
+        let Stmt::Group(group) = stmt else { continue };
+        for step in &group.steps {
+            let types = |values: &[ValueId]| {
+                values.iter().map(|v| function.values[*v].ty.clone()).collect::<Vec<_>>()
+            };
+            if !step.args.iter().any(|v| resharded.contains(v)) {
+                continue;
+            }
+            let refuse = |e: crate::emit::Unsupported| unsupported(&e, step.loc.as_ref());
+            let rule = coalesced(&step.op, &types(&step.args), &types(&step.results), &step.loops);
+            let rule = rule.map_err(|e| refuse(crate::emit::Unsupported::new(e)))?;
+            let StepRule::Loop(access) = &rule.rule else { continue };
+            for (n, value) in step.args.iter().enumerate() {
+                if resharded.contains(value) {
+                    let fill: Option<Number> = kernel::fill_value(access, n).map_err(refuse)?;
+                    if let (Some(storage), Some(fill)) = (schedule.storage.get_mut(value), fill) {
+                        storage.fill = Some(fill);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives values and scratch memory their addresses.
+fn assign(
+    function: &Function,
+    schedule: &mut Schedule,
+    needs: &[(usize, u64)],
+    machine: &Machine,
+) -> Result<(), Diagnostics> {
+    let body = &function.bodies[function.body()];
+    let ranges = phases(body);
+    let roots: Vec<ValueId> =
+        schedule.storage.iter().filter(|(_, s)| s.alias.is_none()).map(|(id, _)| *id).collect();
+    let mut items: Vec<Item> = (roots.iter())
+        .map(|id| Item {
+            bytes: schedule.storage[id].bytes,
+            live: schedule.storage[id].live.clone(),
+        })
+        .collect();
+    for (at, bytes) in needs {
+        let live = ranges.iter().find(|r| r.contains(at)).cloned().unwrap_or(*at..*at + 1);
+        items.push(Item { bytes: *bytes, live });
+    }
+    let (addresses, high) = allocate(&items);
+    let size = machine.core_sram_bytes();
+    if high > size {
+        return Err(does_not_fit(function, &roots, &items, high, size).into());
+    }
+    for (id, address) in roots.iter().zip(&addresses) {
+        if let Some(storage) = schedule.storage.get_mut(id) {
+            storage.address = *address;
+        }
+    }
+    let of_roots: BTreeMap<ValueId, u64> = roots.iter().copied().zip(addresses.iter().copied()).collect();
+    for storage in schedule.storage.values_mut() {
+        if let Some(root) = storage.alias {
+            storage.address = of_roots.get(&root).copied().unwrap_or(0);
+        }
+    }
+    for ((at, bytes), address) in needs.iter().zip(&addresses[roots.len()..]) {
+        schedule.scratch.push((*at, *address, *bytes));
+    }
+    Ok(())
+}
+
+fn does_not_fit(
+    function: &Function,
+    roots: &[ValueId],
+    items: &[Item],
+    high: u64,
+    size: u64,
+) -> Diagnostic {
+    let end = items.iter().map(|i| i.live.end).max().unwrap_or(0);
+    let at = |step: usize| items.iter().enumerate().filter(move |(_, i)| i.live.contains(&step));
+    let worst = (0..end).max_by_key(|step| at(*step).map(|(_, i)| i.bytes).sum::<u64>()).unwrap_or(0);
+    let mut needs: Vec<(u64, String)> = at(worst)
+        .map(|(n, item)| {
+            let name = match roots.get(n) {
+                Some(id) => {
+                    let value = &function.values[*id];
+                    let kind = match value.def {
+                        ValueDef::Weight(_) => "weight ",
+                        ValueDef::State(_) => "state ",
+                        ValueDef::Param(..) => "input ",
+                        ValueDef::Stmt(_) => "",
+                    };
+                    let name = value.name.as_deref().map_or_else(|| id.to_string(), str::to_owned);
+                    format!("{kind}`{name}`")
+                }
+                None => "temporaries".into(),
+            };
+            (item.bytes, name)
+        })
+        .collect();
+    needs.sort_by(|a, b| b.cmp(a));
+    let message = format!(
+        "`{}` does not fit: a core needs {high} bytes, {} more than its {size}",
+        function.name,
+        high - size
+    );
+    let mut diagnostic = Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message);
+    for (bytes, name) in needs.iter().take(5) {
+        diagnostic = diagnostic.note(format!("{name} takes {bytes} bytes on core 0"));
+    }
+    diagnostic.help("`--precision bf16` halves operands of products; a smaller batch makes values smaller")
+}
