@@ -1,17 +1,21 @@
 //! Passes over a model.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dojoc_compiler::lower::{LowerOptions, ProgramOptions, lower};
 use dojoc_compiler::pass::{self, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation};
 use dojoc_compiler::pipeline;
+use dojoc_compiler::tile::{Plan, TileOptions};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::graph;
 use dojoc_ir::graph::closest;
+use dojoc_ir::{mesh, tiled};
 
 use crate::codes;
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::options::CompileOptions;
+use crate::program::Executable;
 use crate::target::Target;
 
 /// Runs passes with the same options on any number of models.
@@ -43,6 +47,30 @@ pub struct Compiled {
     pub passes: Vec<PassStats>,
     /// What the user should know.
     pub warnings: Diagnostics,
+}
+
+/// A model at all levels.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CompiledProgram {
+    /// The program.
+    pub executable: Executable,
+    /// The machine it is for.
+    pub target: Target,
+    /// The model after all passes of the GRAPH level.
+    pub graph: Module,
+    /// The model at the TILED level.
+    pub tiled: tiled::Module,
+    /// The model at the MESH level.
+    pub mesh: mesh::Module,
+    /// The splits that were chosen.
+    pub plan: Plan,
+    /// What every pass did, in order.
+    pub passes: Vec<PassStats>,
+    /// What the user should know.
+    pub warnings: Diagnostics,
+    /// Seconds by stage.
+    pub seconds: Vec<(&'static str, f64)>,
 }
 
 /// Takes the name of a pass and the text of the model after it.
@@ -88,6 +116,69 @@ impl Compiler {
         }
         let passes = pipeline::GRAPH.iter().map(|step| step.pass);
         self.run(module, passes.collect(), dump)
+    }
+
+    /// Takes a model through all levels to a program for the machine of [`target`](Self::target), or
+    /// else for one D1 chip.
+    ///
+    /// # Errors
+    /// Those of [`compile_graph`](Self::compile_graph); ops that cannot be compiled; a model that does
+    /// not fit; and rules of a level that what we made breaks, as our fault.
+    pub fn compile(&self, module: &Module) -> Result<CompiledProgram> {
+        self.compile_with(module, None)
+    }
+
+    /// As [`compile`](Self::compile), giving `dump` the text after the passes that
+    /// [`CompileOptions::dump_after`] names.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_with<'a>(
+        &'a self,
+        module: &Module,
+        dump: Option<&'a mut Dump<'a>>,
+    ) -> Result<CompiledProgram> {
+        let start = Instant::now();
+        let target = match &self.target {
+            Some(target) => target.clone(),
+            None => Target::named("d1")?,
+        };
+        let steps = pipeline::GRAPH.iter().chain(pipeline::LOWER);
+        let compiled = self.run(module, steps.map(|step| step.pass).collect(), dump)?;
+        let graph_seconds = start.elapsed().as_secs_f64();
+        let options = LowerOptions {
+            tile: TileOptions {
+                plan: self.options.plan.clone(),
+                ..TileOptions::default()
+            },
+            program: ProgramOptions {
+                probes: self.options.probes.clone(),
+            },
+        };
+        let lowered = lower(compiled.module.graph(), target.machine(), &options)?;
+        let weights = lowered.tiled.weights.values().cloned().collect();
+        let executable = Executable::compiled(lowered.program, weights);
+        let start = Instant::now();
+        if self.options.verify {
+            executable.verify(&target)?;
+        }
+        Ok(CompiledProgram {
+            executable,
+            target,
+            graph: compiled.module,
+            tiled: lowered.tiled,
+            mesh: lowered.mesh,
+            plan: lowered.plan,
+            passes: compiled.passes,
+            warnings: compiled.warnings,
+            seconds: vec![
+                ("graph", graph_seconds),
+                ("tile", lowered.seconds[0]),
+                ("place", lowered.seconds[1]),
+                ("emit", lowered.seconds[2]),
+                ("verify", start.elapsed().as_secs_f64()),
+            ],
+        })
     }
 
     /// Runs the named passes in this order.

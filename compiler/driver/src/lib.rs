@@ -46,8 +46,9 @@ pub mod tensor;
 mod weights;
 
 pub use compare::{Comparison, Criterion, compare};
-pub use compiler::{Compiled, Compiler, Dump, PassStats};
+pub use compiler::{Compiled, CompiledProgram, Compiler, Dump, PassStats};
 pub use dojoc_compiler::pass::{DumpAfter, Precision};
+pub use dojoc_compiler::tile::Plan;
 pub use dojoc_ir::diag::{Code, CodeInfo, Diagnostic, Diagnostics, Kind, Loc, Place};
 pub use dojoc_ir::tensor::Tensor;
 pub use dojoc_ir::types::{DType, Shape, Type};

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use dojoc_compiler::import::onnx::{DimBinding, ImportOptions};
 use dojoc_compiler::pass::{DumpAfter, Precision};
+use dojoc_compiler::tile::Plan;
 use dojoc_ir::diag::Diagnostic;
 
 use crate::codes;
@@ -26,6 +27,8 @@ pub struct CompileOptions {
     pub(crate) fuel: Option<u64>,
     pub(crate) validate: Option<u64>,
     pub(crate) dump_after: DumpAfter,
+    pub(crate) plan: Plan,
+    pub(crate) probes: BTreeSet<Arc<str>>,
 }
 
 impl Default for CompileOptions {
@@ -42,6 +45,8 @@ impl Default for CompileOptions {
             fuel: None,
             validate: None,
             dump_after: DumpAfter::None,
+            plan: Plan::default(),
+            probes: BTreeSet::new(),
         }
     }
 }
@@ -131,6 +136,20 @@ impl CompileOptions {
     #[must_use]
     pub fn dump_after(mut self, passes: DumpAfter) -> Self {
         self.dump_after = passes;
+        self
+    }
+
+    /// Pins decisions of the mapper.
+    #[must_use]
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// Makes an inner value readable when the program runs, by its name.
+    #[must_use]
+    pub fn probe(mut self, name: &str) -> Self {
+        self.probes.insert(name.into());
         self
     }
 

@@ -37,7 +37,7 @@ use dojoc_compiler::io::atomic::write_bytes_atomic;
 use dojoc_compiler::io::{ModelFiles, SourceFile};
 use dojoc_ir::codes as ir_codes;
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
-use dojoc_ir::graph::closest;
+use dojoc_ir::graph::{Weight, WeightSource, closest};
 pub use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::container::{self, MAGIC};
 use dojoc_ir::program::{
@@ -59,7 +59,16 @@ use crate::target::Target;
 pub struct Executable {
     program: Arc<Program>,
     text: Option<Arc<(SourceText, SourceMap)>>,
-    files: Arc<ModelFiles>,
+    origin: Origin,
+}
+
+/// Where recipes find the bytes of weights.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// In files beside the program.
+    Files(Arc<ModelFiles>),
+    /// In the model that was compiled.
+    Model(Arc<Vec<Weight>>),
 }
 
 /// Whether a file is a program, by its contents: a `.djx` file, or assembly.
@@ -109,7 +118,7 @@ impl Executable {
             return Ok(Self {
                 program: Arc::new(container::decode(&file.bytes)?),
                 text: None,
-                files: files.clone(),
+                origin: Origin::Files(files.clone()),
             });
         }
         let text = match std::str::from_utf8(&file.bytes) {
@@ -127,9 +136,18 @@ impl Executable {
             Ok((program, spans)) => Ok(Self {
                 program: Arc::new(program),
                 text: Some(Arc::new((source, spans))),
-                files: files.clone(),
+                origin: Origin::Files(files.clone()),
             }),
             Err(found) => Err(Error::new(found, Some(Arc::new(source)))),
+        }
+    }
+
+    /// A program that was compiled from a model with these weights.
+    pub(crate) fn compiled(program: Program, weights: Vec<Weight>) -> Self {
+        Self {
+            program: Arc::new(program),
+            text: None,
+            origin: Origin::Model(Arc::new(weights)),
         }
     }
 
@@ -263,25 +281,44 @@ impl Executable {
             verify: false,
             ..options
         };
-        let beside = Beside(&self.files);
         Ok(Instance::load(
             self.program.clone(),
             target.machine(),
-            &beside,
+            &self.origin,
             options,
         )?)
     }
 }
 
-/// The files beside a program, memory-mapped. Paths stay inside its folder.
-struct Beside<'a>(&'a ModelFiles);
-
-impl Sources for Beside<'_> {
+/// Files are memory-mapped; their paths stay inside the program's folder.
+impl Sources for Origin {
     fn read(&self, file: &str, offset: u64, length: u64) -> Result<Bytes, Diagnostic> {
-        self.0
-            .external("weights", file)
-            .and_then(|file| file.slice(offset, length))
-            .map_err(|error| io_diagnostic(&error))
+        match self {
+            Self::Files(files) => files
+                .external("weights", file)
+                .and_then(|file| file.slice(offset, length))
+                .map_err(|error| io_diagnostic(&error)),
+            Self::Model(weights) => {
+                let bytes = weights.iter().find_map(|weight| {
+                    let WeightSource::External {
+                        file: of,
+                        offset: start,
+                        ..
+                    } = &weight.source
+                    else {
+                        return None;
+                    };
+                    let start = usize::try_from(offset.checked_sub(*start)?).ok()?;
+                    let end = start.checked_add(usize::try_from(length).ok()?)?;
+                    let bytes = weight.data.as_ref().filter(|_| **of == *file)?.bytes();
+                    (end <= bytes.len()).then(|| bytes.slice(start..end))
+                });
+                bytes.ok_or_else(|| {
+                    let message = format!("the bytes of a weight in `{file}` are not at hand");
+                    Diagnostic::input(ir_codes::NO_DATA, message)
+                })
+            }
+        }
     }
 }
 

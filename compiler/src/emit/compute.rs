@@ -57,10 +57,14 @@ impl Params {
         {
             return Affine::constant(*first);
         }
-        let position = self.rows.iter().position(|row| *row == values).unwrap_or_else(|| {
-            self.rows.push(values);
-            self.rows.len() - 1
-        });
+        let position = self
+            .rows
+            .iter()
+            .position(|row| *row == values)
+            .unwrap_or_else(|| {
+                self.rows.push(values);
+                self.rows.len() - 1
+            });
         Affine::var(seg.param(&format!("p{position}")))
     }
 }
@@ -78,15 +82,21 @@ pub fn phase(
 ) -> Result<Phase, Refused> {
     let body = &function.bodies[function.body()];
     let groups = || {
-        body.stmts[stmts.clone()].iter().filter_map(|stmt| match stmt {
-            Stmt::Group(group) => Some(group),
-            _ => None,
-        })
+        body.stmts[stmts.clone()]
+            .iter()
+            .filter_map(|stmt| match stmt {
+                Stmt::Group(group) => Some(group),
+                _ => None,
+            })
     };
     let first = groups().flat_map(|g| &g.steps).next();
     let name = first.map_or("empty", |step| step.op.name());
-    let loc = first.and_then(|step| step.loc.as_ref()).map(|loc| cx.loc(loc));
-    let grid_id = groups().next().map_or_else(|| dojoc_ir::tiled::GridId::from_index(0), |g| g.grid);
+    let loc = first
+        .and_then(|step| step.loc.as_ref())
+        .map(|loc| cx.loc(loc));
+    let grid_id = groups()
+        .next()
+        .map_or_else(|| dojoc_ir::tiled::GridId::from_index(0), |g| g.grid);
     let grid = &module.grids[grid_id];
     let mut emitter = Emitter {
         cx,
@@ -105,10 +115,18 @@ pub fn phase(
             loc: step.loc.clone(),
         })?;
     }
-    let Emitter { seg, params, buffers, .. } = emitter;
+    let Emitter {
+        seg,
+        params,
+        buffers,
+        ..
+    } = emitter;
     let lives = seg.scratch_lives();
     let own: Vec<BufferId> = buffers.values().copied().collect();
-    let lives: Vec<_> = lives.into_iter().filter(|l| !own.contains(&l.buffer)).collect();
+    let lives: Vec<_> = lives
+        .into_iter()
+        .filter(|l| !own.contains(&l.buffer))
+        .collect();
     let items: Vec<sram::Item> = (lives.iter())
         .map(|life| sram::Item {
             bytes: life.bytes,
@@ -151,7 +169,11 @@ impl Phase {
             self.seg.set_address(*buffer, scratch + at);
         }
         let region = cx.region(0, self.cores)?;
-        let row = self.rows.iter().map(|values| super::fit::fit(values, &mut cx.tables)).collect();
+        let row = self
+            .rows
+            .iter()
+            .map(|values| super::fit::fit(values, &mut cx.tables))
+            .collect();
         cx.call(self.seg.finish()?, region, row, self.loc);
         Ok(())
     }
@@ -165,7 +187,10 @@ struct Uses {
 
 impl Uses {
     fn of<'a>(body: &Body, groups: impl Iterator<Item = &'a Group>, stmts: &Range<usize>) -> Self {
-        let made = groups.flat_map(|g| &g.steps).flat_map(|s| s.results.iter().copied()).collect();
+        let made = groups
+            .flat_map(|g| &g.steps)
+            .flat_map(|s| s.results.iter().copied())
+            .collect();
         let mut outside = body.results.clone();
         // A view is made here and used elsewhere under its own name, so look at all its uses.
         let mut views: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -183,7 +208,10 @@ impl Uses {
                 Stmt::Repeat(repeat) => outside.extend(repeat.inits.iter().copied()),
             }
         }
-        let roots: Vec<ValueId> = outside.iter().filter_map(|v| views.get(v).copied()).collect();
+        let roots: Vec<ValueId> = outside
+            .iter()
+            .filter_map(|v| views.get(v).copied())
+            .collect();
         outside.extend(roots);
         Self { made, outside }
     }
@@ -216,12 +244,15 @@ impl Emitter<'_> {
             return Ok(*buffer);
         }
         let data = &self.function.values[root];
-        let elements = self.schedule.storage.get(&root).map_or(0, |s| s.bytes) / data.ty.dtype.bytes();
+        let elements =
+            self.schedule.storage.get(&root).map_or(0, |s| s.bytes) / data.ty.dtype.bytes();
         let role = self.uses.role(root);
         // Segments of equal layers are shared, so names do not tell whose values these are.
         let name = format!("v{}", self.buffers.len());
         let loc = None;
-        let buffer = self.seg.buffer(&name, data.ty.dtype, &[elements], role, loc);
+        let buffer = self
+            .seg
+            .buffer(&name, data.ty.dtype, &[elements], role, loc);
         self.buffers.insert(root, buffer);
         Ok(buffer)
     }
@@ -232,13 +263,23 @@ impl Emitter<'_> {
 
     fn step(&mut self, step: &Step) -> Result<(), Unsupported> {
         let types = |values: &[ValueId]| {
-            values.iter().map(|v| self.function.values[*v].ty.clone()).collect::<Vec<_>>()
+            values
+                .iter()
+                .map(|v| self.function.values[*v].ty.clone())
+                .collect::<Vec<_>>()
         };
-        let rule = coalesced(&step.op, &types(&step.args), &types(&step.results), &step.loops)
-            .map_err(Unsupported::new)?;
+        let rule = coalesced(
+            &step.op,
+            &types(&step.args),
+            &types(&step.results),
+            &step.loops,
+        )
+        .map_err(Unsupported::new)?;
         let loc = step.loc.as_ref().map(|loc| self.cx.loc(loc));
-        let ranges: Vec<Vec<Range<u64>>> =
-            self.cores().map(|at| block(&rule, self.grid, &step.split, &at)).collect();
+        let ranges: Vec<Vec<Range<u64>>> = self
+            .cores()
+            .map(|at| block(&rule, self.grid, &step.split, &at))
+            .collect();
         match &rule.rule {
             StepRule::Loop(access) => self.loops(step, access, &ranges, loc),
             StepRule::Kernel(kernel) => self.kernel(step, kernel, &rule, &ranges, loc),
@@ -269,10 +310,16 @@ impl Emitter<'_> {
         let mut operands = vec![];
         for (n, value) in step.args.iter().enumerate() {
             let read = &access.operands[n];
-            let partial = read.outside != Outside::Never && kernel::fill_value(access, n)?.is_none();
+            let partial =
+                read.outside != Outside::Never && kernel::fill_value(access, n)?.is_none();
             let shape = self.function.values[*value].layout.view.clone();
             let parts: Option<Vec<Vec<Range<u64>>>> = partial
-                .then(|| ranges.iter().map(|r| in_range(&read.index, &shape, r)).collect())
+                .then(|| {
+                    ranges
+                        .iter()
+                        .map(|r| in_range(&read.index, &shape, r))
+                        .collect()
+                })
                 .transpose()?;
             let local = self.local(*value, &read.index, parts.as_deref().unwrap_or(ranges))?;
             let valid = match parts {
@@ -316,7 +363,9 @@ impl Emitter<'_> {
             if ranges.iter().all(|r| !r.is_empty()) {
                 for ((map, window), stride) in index.iter().zip(&window).zip(&strides) {
                     let least = least(map, ranges)?;
-                    let distance = least.checked_sub(window.start).and_then(|d| d.checked_mul(*stride));
+                    let distance = least
+                        .checked_sub(window.start)
+                        .and_then(|d| d.checked_mul(*stride));
                     offset = (distance.and_then(|d| offset.checked_add(d)))
                         .ok_or_else(Unsupported::overflow)?;
                 }
@@ -335,7 +384,9 @@ impl Emitter<'_> {
 
     fn strides(&self, value: ValueId) -> Result<Vec<i64>, Unsupported> {
         let storage = self.schedule.storage.get(&value);
-        storage.map(|s| s.strides.clone()).ok_or_else(|| Unsupported::new("a value without memory"))
+        storage
+            .map(|s| s.strides.clone())
+            .ok_or_else(|| Unsupported::new("a value without memory"))
     }
 
     fn kernel(
@@ -377,10 +428,13 @@ impl Emitter<'_> {
                 let max = counts.iter().copied().max().unwrap_or(0).unsigned_abs();
                 extents.push((self.params.affine(&mut self.seg, counts), max));
             }
-            tensors.push(LocalTensor { local, shape: extents });
+            tensors.push(LocalTensor {
+                local,
+                shape: extents,
+            });
         }
         let (operands, results) = tensors.split_at(step.args.len());
-        kernel::emit_kernel(kernel.kernel, operands, results, &mut self.seg, loc)
+        kernel::emit_kernel(kernel.function, operands, results, &mut self.seg, loc)
     }
 }
 
@@ -418,11 +472,14 @@ fn in_range(
     shape: &[u64],
     ranges: &[Range<u64>],
 ) -> Result<Vec<Range<u64>>, Unsupported> {
-    let mut part: Vec<Range<i64>> = (ranges.iter()).map(|r| r.start as i64..r.end as i64).collect();
+    let mut part: Vec<Range<i64>> = (ranges.iter())
+        .map(|r| r.start as i64..r.end as i64)
+        .collect();
     for (map, extent) in index.iter().zip(shape) {
         let extent = i64::try_from(*extent).map_err(|_| Unsupported::overflow())?;
         let offset = map.offset.as_constant();
-        let offset = offset.ok_or_else(|| Unsupported::new("an index depends on a symbolic extent"))?;
+        let offset =
+            offset.ok_or_else(|| Unsupported::new("an index depends on a symbolic extent"))?;
         match map.terms[..] {
             [] if (0..extent).contains(&offset) => {}
             [] => return Ok(ranges.iter().map(|r| r.start..r.start).collect()),
@@ -440,7 +497,9 @@ fn in_range(
                     .map(|(d, c)| c.abs() * (length(&whole[*d]) - 1).max(0))
                     .sum();
                 if map.div != 1 || low < 0 || low + reach >= extent {
-                    return Err(Unsupported::new("reads that are partly outside along several loops"));
+                    return Err(Unsupported::new(
+                        "reads that are partly outside along several loops",
+                    ));
                 }
             }
         }
@@ -448,5 +507,8 @@ fn in_range(
     if part.iter().any(|r| r.start >= r.end) {
         return Ok(ranges.iter().map(|r| r.start..r.start).collect());
     }
-    Ok(part.into_iter().map(|r| r.start as u64..r.end as u64).collect())
+    Ok(part
+        .into_iter()
+        .map(|r| r.start as u64..r.end as u64)
+        .collect())
 }

@@ -39,7 +39,10 @@ pub fn shards(
     once: bool,
 ) -> Result<Vec<Shard>, Unsupported> {
     let cores = usize::try_from(grid.size()).map_err(|_| Unsupported::overflow())?;
-    let region = cx.region(usize::try_from(grid.first).map_err(|_| Unsupported::overflow())?, cores)?;
+    let region = cx.region(
+        usize::try_from(grid.first).map_err(|_| Unsupported::overflow())?,
+        cores,
+    )?;
     let seen = Dims::of(shape, &layout.view)?;
     let strides = seen.strides(&storage.strides);
     let replicated = layout.replicated_axes(grid);
@@ -63,12 +66,17 @@ pub fn shards(
     let mut shards = vec![];
     for n in 0..most {
         let empty = || (shape.iter().map(|_| 0..0).collect(), storage.address as i64);
-        let (boxes, at) = of_cores.iter().map(|parts| parts.get(n).cloned().unwrap_or_else(empty)).unzip();
+        let (boxes, at) = of_cores
+            .iter()
+            .map(|parts| parts.get(n).cloned().unwrap_or_else(empty))
+            .unzip();
         shards.push(shard(cx, region, &Parts { boxes, at }, &strides));
     }
     // A tensor without elements still has a home.
     if shards.is_empty() {
-        let boxes = (0..cores).map(|_| shape.iter().map(|_| 0..0).collect()).collect();
+        let boxes = (0..cores)
+            .map(|_| shape.iter().map(|_| 0..0).collect())
+            .collect();
         let at = vec![storage.address as i64; cores];
         shards.push(shard(cx, region, &Parts { boxes, at }, &strides));
     }
@@ -80,7 +88,11 @@ fn shard(cx: &mut ProgramBuilder, on: RegionId, parts: &Parts, strides: &[i64]) 
     let slice = (0..rank)
         .map(|t| {
             let starts: Vec<i64> = parts.boxes.iter().map(|b| b[t].start as i64).collect();
-            let sizes: Vec<i64> = parts.boxes.iter().map(|b| (b[t].end - b[t].start) as i64).collect();
+            let sizes: Vec<i64> = parts
+                .boxes
+                .iter()
+                .map(|b| (b[t].end - b[t].start) as i64)
+                .collect();
             (fit(&starts, &mut cx.tables), fit(&sizes, &mut cx.tables))
         })
         .collect();
@@ -118,7 +130,8 @@ impl Dims {
                 product = shape[start..].iter().product();
             }
             if product != *extent {
-                let message = format!("a tensor of extents {shape:?} that lies in memory as {view:?}");
+                let message =
+                    format!("a tensor of extents {shape:?} that lies in memory as {view:?}");
                 return Err(Unsupported::new(message));
             }
             runs.push(start..at);
@@ -126,7 +139,10 @@ impl Dims {
         if view.is_empty() && shape.iter().any(|e| *e != 1) {
             return Err(Unsupported::new("a tensor that lies in memory as a scalar"));
         }
-        Ok(Self { runs, shape: shape.to_vec() })
+        Ok(Self {
+            runs,
+            shape: shape.to_vec(),
+        })
     }
 
     /// Strides of the shape's dims.
@@ -164,7 +180,9 @@ impl Dims {
     fn address(&self, part: &[Range<u64>], window: &[Range<i64>], of_view: &[i64]) -> i64 {
         let mut address = 0;
         for ((run, window), stride) in self.runs.iter().zip(window).zip(of_view) {
-            let index = run.clone().fold(0, |index, t| index * self.shape[t] + part[t].start);
+            let index = run
+                .clone()
+                .fold(0, |index, t| index * self.shape[t] + part[t].start);
             address += (index as i64 - window.start) * stride;
         }
         address
@@ -191,7 +209,9 @@ pub(crate) fn cut(range: &Range<u64>, dims: &[u64]) -> Vec<Vec<Range<u64>>> {
     let (low, high) = (range.start / inner, range.end / inner);
     let (head, tail) = (range.start % inner, range.end % inner);
     let inside = |at: u64, range: Range<u64>| {
-        cut(&range, rest).into_iter().map(move |part| [vec![at..at + 1], part].concat())
+        cut(&range, rest)
+            .into_iter()
+            .map(move |part| [vec![at..at + 1], part].concat())
     };
     if low == high {
         return inside(low, head..tail).collect();
@@ -256,7 +276,9 @@ pub fn recipe(weight: &Weight, view: &[u64]) -> Result<Recipe, Unsupported> {
         }
     };
     if shape.iter().product::<u64>() != view.iter().product::<u64>() {
-        return Err(Unsupported::new("a weight under extents of another number of elements"));
+        return Err(Unsupported::new(
+            "a weight under extents of another number of elements",
+        ));
     }
     Ok(Recipe { nodes: vec![node] })
 }
@@ -265,11 +287,15 @@ pub fn recipe(weight: &Weight, view: &[u64]) -> Result<Recipe, Unsupported> {
 ///
 /// # Errors
 /// Those of [`recipe`].
-pub fn state_init(init: &GraphInit, weight: impl Fn() -> Option<Weight>) -> Result<StateInit, Unsupported> {
+pub fn state_init(
+    init: &GraphInit,
+    weight: impl Fn() -> Option<Weight>,
+) -> Result<StateInit, Unsupported> {
     match init {
         GraphInit::Zeros => Ok(StateInit::Zeros),
         GraphInit::Weight(_) => {
-            let weight = weight().ok_or_else(|| Unsupported::new("a state without its first value"))?;
+            let weight =
+                weight().ok_or_else(|| Unsupported::new("a state without its first value"))?;
             let shape = constant(&weight.ty)?;
             Ok(StateInit::Recipe(recipe(&weight, &shape)?))
         }
@@ -277,7 +303,9 @@ pub fn state_init(init: &GraphInit, weight: impl Fn() -> Option<Weight>) -> Resu
 }
 
 fn constant(ty: &Type) -> Result<Vec<u64>, Unsupported> {
-    ty.shape.as_const().ok_or_else(|| Unsupported::new(format!("{ty}, whose extents are not constant")))
+    ty.shape
+        .as_const()
+        .ok_or_else(|| Unsupported::new(format!("{ty}, whose extents are not constant")))
 }
 
 #[cfg(test)]

@@ -36,12 +36,22 @@ pub fn mesh_to_program(
 ) -> Result<Program, Diagnostics> {
     let mut functions = module.tiled.functions.iter();
     let Some((id, function)) = functions.next() else {
-        let places = dojoc_ir::machine::CoreAddress { chip: 0, row: 0, column: 0 };
-        let cx = ProgramBuilder::new(module.name().clone(), machine, vec![places], Default::default());
+        let places = dojoc_ir::machine::CoreAddress {
+            chip: 0,
+            row: 0,
+            column: 0,
+        };
+        let cx = ProgramBuilder::new(
+            module.name().clone(),
+            machine,
+            vec![places],
+            Default::default(),
+        );
         return Ok(cx.finish());
     };
     if functions.next().is_some() {
-        let message = "a program of several functions is not emitted yet; choose one with `--entry`";
+        let message =
+            "a program of several functions is not emitted yet; choose one with `--entry`";
         return Err(Diagnostic::new(NOT_TILED, Kind::Unsupported, message).into());
     }
     let schedule = &module.schedules[id];
@@ -51,7 +61,13 @@ pub fn mesh_to_program(
         schedule.places.clone(),
         schedule.route,
     );
-    let mut emitter = Emitter { cx: &mut cx, module, function, schedule, names: BTreeSet::new() };
+    let mut emitter = Emitter {
+        cx: &mut cx,
+        module,
+        function,
+        schedule,
+        names: BTreeSet::new(),
+    };
     let entry = emitter.run(options)?;
     let steps = std::mem::take(&mut cx.steps);
     cx.program.entries.push(Entry { steps, ..entry });
@@ -84,7 +100,10 @@ impl Emitter<'_> {
         let mut outputs = vec![];
         for (output, value) in self.function.outputs.iter().zip(&body.results) {
             if output.aliases.is_some() {
-                let message = format!("the output `{}` updates a state, which is not emitted yet", output.name);
+                let message = format!(
+                    "the output `{}` updates a state, which is not emitted yet",
+                    output.name
+                );
                 return Err(Diagnostic::new(NOT_TILED, Kind::Unsupported, message).into());
             }
             outputs.push(self.tensor(*value, output.name.clone(), TensorKind::Output)?);
@@ -120,7 +139,15 @@ impl Emitter<'_> {
         let once = !matches!(kind, TensorKind::Input);
         let name = self.unique(&name);
         let shards = self.shards(value, &shape, once)?;
-        Ok(declare(self.cx, name, kind, data.ty.dtype, &shape, shards, None))
+        Ok(declare(
+            self.cx,
+            name,
+            kind,
+            data.ty.dtype,
+            &shape,
+            shards,
+            None,
+        ))
     }
 
     fn shards(
@@ -132,7 +159,8 @@ impl Emitter<'_> {
         let layout = &self.function.values[value].layout;
         let grid = &self.module.tiled.grids[layout.grid];
         let storage = self.schedule.storage.get(&value);
-        let storage = storage.ok_or_else(|| unsupported(&Unsupported::new("a value without memory"), None))?;
+        let storage = storage
+            .ok_or_else(|| unsupported(&Unsupported::new("a value without memory"), None))?;
         shards(self.cx, grid, shape, layout, storage, once).map_err(|e| unsupported(&e, None))
     }
 
@@ -171,12 +199,22 @@ impl Emitter<'_> {
 
     fn phase(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostics> {
         let body = &self.function.bodies[self.function.body()];
-        let scratch = self.schedule.scratch.iter().find(|(at, ..)| *at == range.start);
+        let scratch = self
+            .schedule
+            .scratch
+            .iter()
+            .find(|(at, ..)| *at == range.start);
         let scratch = scratch.map_or(0, |(_, address, _)| *address);
         match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
-                let exchange = self.schedule.exchanges.iter().find(|(at, _)| *at == range.start);
-                let Some((_, exchange)) = exchange else { return Ok(()) };
+                let exchange = self
+                    .schedule
+                    .exchanges
+                    .iter()
+                    .find(|(at, _)| *at == range.start);
+                let Some((_, exchange)) = exchange else {
+                    return Ok(());
+                };
                 let schedule = self.schedule;
                 let of = |v: ValueId| (&self.function.values[v].layout, &schedule.storage[&v]);
                 let dtype = self.function.values[reshard.input].ty.dtype;
@@ -193,7 +231,8 @@ impl Emitter<'_> {
                 if code.is_empty() {
                     return Ok(());
                 }
-                code.finish(self.cx, self.schedule, scratch).map_err(|e| unsupported(&e, None))
+                code.finish(self.cx, self.schedule, scratch)
+                    .map_err(|e| unsupported(&e, None))
             }
         }
     }
@@ -209,16 +248,26 @@ impl Emitter<'_> {
             return Ok(());
         }
         let body = &self.function.bodies[self.function.body()];
-        let made = body.stmts[range.clone()].iter().filter_map(|stmt| match stmt {
-            Stmt::Group(group) => Some(group.steps.iter().flat_map(|s| s.results.clone()).collect()),
-            Stmt::View { output, .. } => Some(vec![*output]),
-            _ => None,
-        });
+        let made = body.stmts[range.clone()]
+            .iter()
+            .filter_map(|stmt| match stmt {
+                Stmt::Group(group) => {
+                    Some(group.steps.iter().flat_map(|s| s.results.clone()).collect())
+                }
+                Stmt::View { output, .. } => Some(vec![*output]),
+                _ => None,
+            });
         for value in made.flatten().collect::<Vec<ValueId>>() {
-            let Some(name) = self.function.values[value].name.clone() else { continue };
+            let Some(name) = self.function.values[value].name.clone() else {
+                continue;
+            };
             let storage = self.schedule.storage.get(&value);
             let root = storage.and_then(|s| s.alias).unwrap_or(value);
-            let outlives = self.schedule.storage.get(&root).is_some_and(|s| s.live.end > range.end);
+            let outlives = self
+                .schedule
+                .storage
+                .get(&root)
+                .is_some_and(|s| s.live.end > range.end);
             if !outlives || !options.probes.contains(&name) || !probed.insert(name.clone()) {
                 continue;
             }

@@ -8,17 +8,107 @@ pub use mesh_to_program::{ProgramOptions, mesh_to_program};
 pub use tiled_to_mesh::tiled_to_mesh;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc, Place};
+use dojoc_ir::machine::Machine;
+use dojoc_ir::program::Program;
+use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::NOT_TILED;
+use crate::tile::{DOES_NOT_FIT, NOT_TILED, Plan, TileOptions, Tiled, tile};
+
+/// A model at every level below GRAPH.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// TILED.
+    pub tiled: tiled::Module,
+    /// MESH.
+    pub mesh: mesh::Module,
+    /// PROGRAM.
+    pub program: Program,
+    /// The decisions that were made.
+    pub plan: Plan,
+    /// Seconds of tiling, of placing and of emission.
+    pub seconds: [f64; 3],
+}
+
+/// What users decide about lowering.
+#[derive(Clone, Debug, Default)]
+pub struct LowerOptions {
+    /// Of tiling.
+    pub tile: TileOptions,
+    /// Of emission.
+    pub program: ProgramOptions,
+}
+
+/// Prices of a byte of weights, in cycles, which are tried in turn until the model fits: the higher,
+/// the less weights are replicated. The last attempts gather what is replicated just in time.
+const ATTEMPTS: [(f64, Option<u64>); 5] = [
+    (0.0, None),
+    (0.02, None),
+    (0.2, None),
+    (0.02, Some(64 << 10)),
+    (0.02, Some(4 << 10)),
+];
+
+/// Takes a model (after the passes of [`LOWER`](crate::pipeline::LOWER)) through all levels.
+///
+/// # Errors
+/// Those of the levels; that a model does not fit only when no attempt to save memory helped.
+pub fn lower(
+    module: &graph::Module,
+    machine: &Machine,
+    options: &LowerOptions,
+) -> Result<Lowered, Diagnostics> {
+    let mut seconds = [0.0; 3];
+    let mut full = None;
+    for (weight_price, gather_above) in ATTEMPTS {
+        let start = Instant::now();
+        let attempt = TileOptions {
+            weight_price: options.tile.weight_price.max(weight_price),
+            gather_above,
+            ..options.tile.clone()
+        };
+        let Tiled {
+            module: tiled,
+            plan,
+        } = tile(module, machine, &attempt)?;
+        seconds[0] += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let placed = tiled_to_mesh(tiled, machine);
+        seconds[1] += start.elapsed().as_secs_f64();
+        match placed {
+            Ok(mesh) => {
+                let start = Instant::now();
+                let program = mesh_to_program(&mesh, machine, &options.program)?;
+                seconds[2] = start.elapsed().as_secs_f64();
+                return Ok(Lowered {
+                    tiled: mesh.tiled.clone(),
+                    mesh,
+                    program,
+                    plan,
+                    seconds,
+                });
+            }
+            Err(found) if found.0.iter().all(|d| d.code.0 == DOES_NOT_FIT) => {
+                full.get_or_insert(found);
+            }
+            Err(found) => return Err(found),
+        }
+    }
+    Err(full.unwrap_or_default())
+}
 
 /// The diagnostic of something that there are no instructions for.
 fn unsupported(cause: &Unsupported, loc: Option<&Arc<Loc>>) -> Diagnostics {
-    let diagnostic = Diagnostic::new(NOT_TILED, Kind::Unsupported, format!("the machine has no instructions for {cause}"))
-        .help("`dojoc eval` runs the model on the reference interpreter");
+    let diagnostic = Diagnostic::new(
+        NOT_TILED,
+        Kind::Unsupported,
+        format!("the machine has no instructions for {cause}"),
+    )
+    .help("`dojoc eval` runs the model on the reference interpreter");
     Diagnostics::from(match loc {
         Some(loc) => diagnostic.at(Place::Node(loc.clone())),
         None => diagnostic,

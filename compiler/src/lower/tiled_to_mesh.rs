@@ -9,17 +9,15 @@ use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, dense_strides};
-use dojoc_ir::tiled::{
-    Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced,
-};
+use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
 
 use super::{phases, refused, unsupported};
 use crate::emit::compute::phase;
 use crate::emit::exchange::scratch_bytes;
 use crate::emit::kernel;
 use crate::emit::program::ProgramBuilder;
-use crate::place::sram::{Item, allocate};
 use crate::place::snake;
+use crate::place::sram::{Item, allocate};
 use crate::route::exchange::exchange;
 use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
 
@@ -36,7 +34,11 @@ pub fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, D
     Ok(mesh::Module { tiled, schedules })
 }
 
-fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<Schedule, Diagnostics> {
+fn schedule(
+    module: &Module,
+    function: &Function,
+    machine: &Machine,
+) -> Result<Schedule, Diagnostics> {
     let body = &function.bodies[function.body()];
     let mut schedule = Schedule {
         places: snake(machine, 0).unwrap_or_default(),
@@ -44,7 +46,9 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
     };
     let mut known: HashMap<(Layout, Layout), Exchange> = HashMap::new();
     for (at, stmt) in body.stmts.iter().enumerate() {
-        let Stmt::Reshard(reshard) = stmt else { continue };
+        let Stmt::Reshard(reshard) = stmt else {
+            continue;
+        };
         let layouts = [reshard.input, reshard.output].map(|v| function.values[v].layout.clone());
         let key = (layouts[0].clone(), layouts[1].clone());
         let found = match known.get(&key) {
@@ -73,7 +77,9 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
         let bytes = match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
                 let exchange = schedule.exchanges.iter().find(|(at, _)| *at == range.start);
-                let Some((_, exchange)) = exchange else { continue };
+                let Some((_, exchange)) = exchange else {
+                    continue;
+                };
                 let of = |v: ValueId| (&function.values[v].layout, &schedule.storage[&v]);
                 let width = function.values[reshard.input].ty.dtype.bytes();
                 scratch_bytes(&module.grids, exchange, of(reshard.output), width)
@@ -95,7 +101,10 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
 }
 
 /// Where values lie, without addresses: bytes, strides, lives.
-fn storage(module: &Module, function: &Function) -> Result<BTreeMap<ValueId, Storage>, Diagnostics> {
+fn storage(
+    module: &Module,
+    function: &Function,
+) -> Result<BTreeMap<ValueId, Storage>, Diagnostics> {
     let body = &function.bodies[function.body()];
     let end = body.stmts.len() + 1;
     let mut storage: BTreeMap<ValueId, Storage> = BTreeMap::new();
@@ -104,11 +113,17 @@ fn storage(module: &Module, function: &Function) -> Result<BTreeMap<ValueId, Sto
         let extents = data.layout.largest_window(&module.grids[data.layout.grid]);
         let dtype = data.ty.dtype;
         let strides = dense_strides(dtype, &extents, Packing::Strided);
-        let bytes = extents.iter().try_fold(dtype.bytes(), |n, e| n.checked_mul(*e));
+        let bytes = extents
+            .iter()
+            .try_fold(dtype.bytes(), |n, e| n.checked_mul(*e));
         let (Some(strides), Some(bytes)) = (strides, bytes) else {
             let name = data.name.as_deref().unwrap_or("?");
             let message = format!("`{name}` has more bytes on a core than can be counted");
-            return Err(Diagnostics::from(Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message)));
+            return Err(Diagnostics::from(Diagnostic::new(
+                DOES_NOT_FIT,
+                Kind::Limit,
+                message,
+            )));
         };
         Ok(Storage {
             address: 0,
@@ -128,11 +143,17 @@ fn storage(module: &Module, function: &Function) -> Result<BTreeMap<ValueId, Sto
         };
     }
     let ranges = phases(body);
-    let phase_of = |at: usize| ranges.iter().find(|r| r.contains(&at)).cloned().unwrap_or(at..at + 1);
+    let phase_of = |at: usize| {
+        ranges
+            .iter()
+            .find(|r| r.contains(&at))
+            .cloned()
+            .unwrap_or(at..at + 1)
+    };
     let mut uses: Vec<(ValueId, usize)> = vec![];
     for (at, stmt) in body.stmts.iter().enumerate() {
         let phase = phase_of(at);
-        let mut define = |storage: &mut BTreeMap<ValueId, Storage>, value, alias| {
+        let define = |storage: &mut BTreeMap<ValueId, Storage>, value, alias| {
             make(value, phase.start..phase.end, alias).map(|made| storage.insert(value, made))
         };
         match stmt {
@@ -184,15 +205,25 @@ fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnosti
         let Stmt::Group(group) = stmt else { continue };
         for step in &group.steps {
             let types = |values: &[ValueId]| {
-                values.iter().map(|v| function.values[*v].ty.clone()).collect::<Vec<_>>()
+                values
+                    .iter()
+                    .map(|v| function.values[*v].ty.clone())
+                    .collect::<Vec<_>>()
             };
             if !step.args.iter().any(|v| resharded.contains(v)) {
                 continue;
             }
             let refuse = |e: crate::emit::Unsupported| unsupported(&e, step.loc.as_ref());
-            let rule = coalesced(&step.op, &types(&step.args), &types(&step.results), &step.loops);
+            let rule = coalesced(
+                &step.op,
+                &types(&step.args),
+                &types(&step.results),
+                &step.loops,
+            );
             let rule = rule.map_err(|e| refuse(crate::emit::Unsupported::new(e)))?;
-            let StepRule::Loop(access) = &rule.rule else { continue };
+            let StepRule::Loop(access) = &rule.rule else {
+                continue;
+            };
             for (n, value) in step.args.iter().enumerate() {
                 if resharded.contains(value) {
                     let fill: Option<Number> = kernel::fill_value(access, n).map_err(refuse)?;
@@ -215,8 +246,12 @@ fn assign(
 ) -> Result<(), Diagnostics> {
     let body = &function.bodies[function.body()];
     let ranges = phases(body);
-    let roots: Vec<ValueId> =
-        schedule.storage.iter().filter(|(_, s)| s.alias.is_none()).map(|(id, _)| *id).collect();
+    let roots: Vec<ValueId> = schedule
+        .storage
+        .iter()
+        .filter(|(_, s)| s.alias.is_none())
+        .map(|(id, _)| *id)
+        .collect();
     let mut items: Vec<Item> = (roots.iter())
         .map(|id| Item {
             bytes: schedule.storage[id].bytes,
@@ -224,8 +259,15 @@ fn assign(
         })
         .collect();
     for (at, bytes) in needs {
-        let live = ranges.iter().find(|r| r.contains(at)).cloned().unwrap_or(*at..*at + 1);
-        items.push(Item { bytes: *bytes, live });
+        let live = ranges
+            .iter()
+            .find(|r| r.contains(at))
+            .cloned()
+            .unwrap_or(*at..*at + 1);
+        items.push(Item {
+            bytes: *bytes,
+            live,
+        });
     }
     let (addresses, high) = allocate(&items);
     let size = machine.core_sram_bytes();
@@ -237,7 +279,11 @@ fn assign(
             storage.address = *address;
         }
     }
-    let of_roots: BTreeMap<ValueId, u64> = roots.iter().copied().zip(addresses.iter().copied()).collect();
+    let of_roots: BTreeMap<ValueId, u64> = roots
+        .iter()
+        .copied()
+        .zip(addresses.iter().copied())
+        .collect();
     for storage in schedule.storage.values_mut() {
         if let Some(root) = storage.alias {
             storage.address = of_roots.get(&root).copied().unwrap_or(0);
@@ -257,8 +303,15 @@ fn does_not_fit(
     size: u64,
 ) -> Diagnostic {
     let end = items.iter().map(|i| i.live.end).max().unwrap_or(0);
-    let at = |step: usize| items.iter().enumerate().filter(move |(_, i)| i.live.contains(&step));
-    let worst = (0..end).max_by_key(|step| at(*step).map(|(_, i)| i.bytes).sum::<u64>()).unwrap_or(0);
+    let at = |step: usize| {
+        items
+            .iter()
+            .enumerate()
+            .filter(move |(_, i)| i.live.contains(&step))
+    };
+    let worst = (0..end)
+        .max_by_key(|step| at(*step).map(|(_, i)| i.bytes).sum::<u64>())
+        .unwrap_or(0);
     let mut needs: Vec<(u64, String)> = at(worst)
         .map(|(n, item)| {
             let name = match roots.get(n) {
@@ -270,7 +323,10 @@ fn does_not_fit(
                         ValueDef::Param(..) => "input ",
                         ValueDef::Stmt(_) => "",
                     };
-                    let name = value.name.as_deref().map_or_else(|| id.to_string(), str::to_owned);
+                    let name = value
+                        .name
+                        .as_deref()
+                        .map_or_else(|| id.to_string(), str::to_owned);
                     format!("{kind}`{name}`")
                 }
                 None => "temporaries".into(),
@@ -288,5 +344,7 @@ fn does_not_fit(
     for (bytes, name) in needs.iter().take(5) {
         diagnostic = diagnostic.note(format!("{name} takes {bytes} bytes on core 0"));
     }
-    diagnostic.help("`--precision bf16` halves operands of products; a smaller batch makes values smaller")
+    diagnostic.help(
+        "`--precision bf16` halves operands of products; a smaller batch makes values smaller",
+    )
 }

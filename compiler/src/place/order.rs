@@ -23,9 +23,8 @@ mod tests {
         let machine = Machine::parse(Machine::builtin("d1").unwrap(), "d1").unwrap();
         let cores = snake(&machine, 0).unwrap();
         assert_eq!(cores.len(), 354);
-        let hops = |w: &[CoreAddress]| {
-            w[0].row.abs_diff(w[1].row) + w[0].column.abs_diff(w[1].column)
-        };
+        let hops =
+            |w: &[CoreAddress]| w[0].row.abs_diff(w[1].row) + w[0].column.abs_diff(w[1].column);
         assert!(cores.windows(2).all(|w| hops(w) <= 3));
         assert!(cores.windows(2).filter(|w| hops(w) == 1).count() > 340);
     }

@@ -63,7 +63,9 @@ mod tests {
     fn items_that_live_together_lie_apart() {
         let mut seed = 1u64;
         let mut next = |n: u64| {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (seed >> 33) % n
         };
         for _ in 0..50 {
@@ -78,7 +80,10 @@ mod tests {
                 .collect();
             let (addresses, high) = allocate(&items);
             for (i, a) in items.iter().enumerate() {
-                assert!(addresses[i].is_multiple_of(ALIGN) && addresses[i] + a.bytes <= high.max(addresses[i]));
+                assert!(
+                    addresses[i].is_multiple_of(ALIGN)
+                        && addresses[i] + a.bytes <= high.max(addresses[i])
+                );
                 for (j, b) in items.iter().enumerate().skip(i + 1) {
                     let together = a.live.start < b.live.end && b.live.start < a.live.end;
                     let apart = addresses[i] + a.bytes <= addresses[j]

@@ -15,13 +15,14 @@ use dojoc_ir::tiled::{
 use super::choose::{Choice, is_small_source};
 use super::grids::Grids;
 use super::problem::{NodeKind, Problem, Rules};
-use super::{NOT_TILED, traffic};
+use super::{NOT_TILED, TileOptions, traffic};
 use crate::emit::kernel;
 
 struct Builder<'p> {
     problem: &'p Problem<'p>,
     choice: &'p Choice,
     grids: &'p Grids,
+    gather_above: Option<u64>,
     out: Function,
     /// The value in the layout in which it is made.
     made: HashMap<graph::ValueId, ValueId>,
@@ -49,6 +50,7 @@ pub(super) fn build(
     problem: &Problem<'_>,
     choice: &Choice,
     grids: &mut Grids,
+    options: &TileOptions,
 ) -> Result<Function, Diagnostics> {
     let mut bodies = PrimaryMap::new();
     bodies.push(Body::default());
@@ -57,6 +59,7 @@ pub(super) fn build(
         problem,
         choice,
         grids,
+        gather_above: options.gather_above,
         out: Function {
             name: problem.function.name.clone(),
             values: PrimaryMap::new(),
@@ -143,7 +146,12 @@ impl Builder<'_> {
     }
 
     /// A value in the layout that a step needs.
-    fn get(&mut self, value: graph::ValueId, need: &Layout, fill: Option<Number>) -> Result<ValueId, String> {
+    fn get(
+        &mut self,
+        value: graph::ValueId,
+        need: &Layout,
+        fill: Option<Number>,
+    ) -> Result<ValueId, String> {
         if traffic::pads(need, &self.grids[need.grid]) {
             let key = (value, need.clone(), fill);
             if let Some(id) = self.bordered.get(&key) {
@@ -180,14 +188,23 @@ impl Builder<'_> {
             });
             return Ok(id);
         }
-        let id = self.value(value, need.clone(), ValueDef::Stmt(body()));
-        let loc = self.loc.clone();
-        self.stmts().push(Stmt::Reshard(Reshard {
-            input: have,
-            output: id,
-            loc,
-        }));
+        let id = self.reshard(value, have, need.clone());
+        self.known.insert((value, need.clone()), id);
         Ok(id)
+    }
+
+    fn reshard(&mut self, value: graph::ValueId, input: ValueId, layout: Layout) -> ValueId {
+        let data = &self.problem.function.values[value];
+        let output = self.out.values.push(Value {
+            ty: data.ty.clone(),
+            layout,
+            def: ValueDef::Stmt(body()),
+            name: data.name.clone(),
+        });
+        let loc = self.loc.clone();
+        self.stmts()
+            .push(Stmt::Reshard(Reshard { input, output, loc }));
+        output
     }
 
     /// A value to start from: where it was made, or made for this need.
@@ -196,7 +213,7 @@ impl Builder<'_> {
             return Ok(*id);
         }
         if let GraphDef::Weight(weight) = self.problem.function.values[value].def {
-            let layout = traffic::unpadded(need);
+            let layout = self.at_rest(traffic::unpadded(need), self.problem.width(value));
             return Ok(match self.known.get(&(value, layout.clone())) {
                 Some(id) => *id,
                 None => self.value(value, layout, ValueDef::Weight(weight)),
@@ -231,6 +248,34 @@ impl Builder<'_> {
             .get(&value)
             .ok_or("a value is used before it is made")?;
         self.source(value, number, need.grid)
+    }
+
+    /// The layout of a weight between its uses: split over the cores that would hold the same part,
+    /// if that part is large.
+    fn at_rest(&self, mut layout: Layout, width: u64) -> Layout {
+        let grid = &self.grids[layout.grid];
+        let windows = layout.largest_window(grid);
+        let bytes = windows.iter().product::<u64>().saturating_mul(width);
+        let axes = layout.replicated_axes(grid);
+        if axes.is_empty() || self.gather_above.is_none_or(|limit| bytes <= limit) {
+            return layout;
+        }
+        // The outermost dim that gives every core a part keeps parts contiguous.
+        let parts: u64 = axes.iter().map(|a| grid.axes[*a].size).product();
+        let plain = |t: &usize| layout.splits[*t].is_plain(layout.view[*t]);
+        let wide = (0..layout.view.len())
+            .filter(plain)
+            .find(|t| windows[*t] >= parts);
+        let largest = || {
+            (0..layout.view.len())
+                .filter(plain)
+                .max_by_key(|t| windows[*t])
+        };
+        if let Some(t) = wide.or_else(largest) {
+            layout.splits[t].axes.extend(axes);
+            layout.splits[t].unit = 1;
+        }
+        layout
     }
 
     /// Makes a small value on every core of a grid.
@@ -294,7 +339,9 @@ impl Builder<'_> {
         let mut args = vec![];
         for (n, (value, need)) in data.args.iter().zip(&candidate.needs).enumerate() {
             let fill = match &candidate.rule.rule.rule {
-                StepRule::Loop(access) => kernel::fill_value(access, n).map_err(|e| e.to_string())?,
+                StepRule::Loop(access) => {
+                    kernel::fill_value(access, n).map_err(|e| e.to_string())?
+                }
                 StepRule::Kernel(_) => None,
             };
             args.push(self.get(*value, need, fill)?);

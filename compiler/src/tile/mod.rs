@@ -84,6 +84,9 @@ pub struct TileOptions {
     /// Price of a byte of weights in SRAM, in cycles: above 0, splits that replicate weights less
     /// are preferred.
     pub weight_price: f64,
+    /// Weights of which a core needs more bytes than this and that are replicated, are kept once
+    /// among the cores that need the same part, and gathered just in time.
+    pub gather_above: Option<u64>,
 }
 
 impl Default for TileOptions {
@@ -92,6 +95,7 @@ impl Default for TileOptions {
             effort: 6,
             plan: Plan::default(),
             weight_price: 0.0,
+            gather_above: None,
         }
     }
 }
@@ -131,7 +135,7 @@ pub fn tile(
         let choice = choose::choose(&problem, machine, &mut grids, options)?;
         plan.add(&problem, &choice, &grids);
         out.functions
-            .push(build::build(&problem, &choice, &mut grids)?);
+            .push(build::build(&problem, &choice, &mut grids, options)?);
     }
     out.grids = grids.into_list();
     Ok(Tiled { module: out, plan })
