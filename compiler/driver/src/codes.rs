@@ -1,6 +1,6 @@
 //! Codes of the driver's own diagnostics, and the table of all codes of dojoc.
 
-use dojoc_compiler::{import, io, pass};
+use dojoc_compiler::{import, io, pass, tile};
 use dojoc_ir::diag::CodeInfo;
 use dojoc_ir::machine::MachineError;
 
@@ -97,6 +97,7 @@ pub fn all_codes() -> Vec<CodeInfo> {
         .iter()
         .chain(import::onnx::codes::CODES)
         .chain(pass::CODES)
+        .chain(tile::CODES)
         .chain(dojoc_runtime::codes::CODES)
         .chain(CODES);
     let mut all: Vec<CodeInfo> = triples.chain(machine).chain(infos.copied()).collect();
