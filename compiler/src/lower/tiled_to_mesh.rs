@@ -18,7 +18,7 @@ use crate::emit::kernel;
 use crate::emit::program::ProgramBuilder;
 use crate::place::snake;
 use crate::place::sram::{Item, allocate};
-use crate::route::exchange::exchange;
+use crate::route::exchange;
 use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
 
 /// Places a tiled model on the first chip of a machine.
