@@ -1,7 +1,7 @@
 //! From schedules of a mesh to instructions.
 //!
 //! [`program`] collects what a program consists of, [`fit`] writes numbers that differ from core to
-//! core as formulas. [`builder`] makes a segment: buffers, views, streams and the tokens between
+//! core as formulas. [`exchange`] moves data between cores, [`shards`] says where tensors of the host lie. [`builder`] makes a segment: buffers, views, streams and the tokens between
 //! them. [`kernel`] writes into it the instructions that compute a block of a loop nest whose data
 //! is in the core's SRAM.
 
@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod fit;
 pub mod kernel;
 pub mod program;
+pub mod shards;
 pub mod tensors;
 
 use std::fmt;
