@@ -13,9 +13,10 @@ use dojoc_ir::tiled::{Function, Stmt, Value, ValueDef, ValueId};
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;
 use crate::emit::compute::phase;
-use crate::emit::exchange::emit_exchange;
+use crate::emit::exchange::{Side, emit_exchange};
 use crate::emit::program::ProgramBuilder;
-use crate::emit::tensors::{declare, recipe, shards, state_init};
+use crate::emit::shards::shards;
+use crate::emit::tensors::{declare, recipe, state_init};
 use crate::tile::NOT_TILED;
 
 /// What users decide about emission.
@@ -157,11 +158,18 @@ impl Emitter<'_> {
         once: bool,
     ) -> Result<Vec<dojoc_ir::program::Shard>, Diagnostics> {
         let layout = &self.function.values[value].layout;
-        let grid = &self.module.tiled.grids[layout.grid];
         let storage = self.schedule.storage.get(&value);
         let storage = storage
             .ok_or_else(|| unsupported(&Unsupported::new("a value without memory"), None))?;
-        shards(self.cx, grid, shape, layout, storage, once).map_err(|e| unsupported(&e, None))
+        shards(
+            self.cx,
+            &self.module.tiled.grids,
+            layout,
+            storage,
+            shape,
+            !once,
+        )
+        .map_err(|e| unsupported(&e, None))
     }
 
     /// Weights and states, in each layout that they have.
@@ -216,7 +224,10 @@ impl Emitter<'_> {
                     return Ok(());
                 };
                 let schedule = self.schedule;
-                let of = |v: ValueId| (&self.function.values[v].layout, &schedule.storage[&v]);
+                let of = |v: ValueId| Side {
+                    layout: &self.function.values[v].layout,
+                    storage: &schedule.storage[&v],
+                };
                 let dtype = self.function.values[reshard.input].ty.dtype;
                 let loc = reshard.loc.as_ref().map(|loc| self.cx.loc(loc));
                 let grids = &self.module.tiled.grids;

@@ -13,7 +13,7 @@ use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueI
 
 use super::{phases, refused, unsupported};
 use crate::emit::compute::phase;
-use crate::emit::exchange::scratch_bytes;
+use crate::emit::exchange::{Side, scratch_bytes};
 use crate::emit::kernel;
 use crate::emit::program::ProgramBuilder;
 use crate::place::snake;
@@ -80,9 +80,13 @@ fn schedule(
                 let Some((_, exchange)) = exchange else {
                     continue;
                 };
-                let of = |v: ValueId| (&function.values[v].layout, &schedule.storage[&v]);
-                let width = function.values[reshard.input].ty.dtype.bytes();
-                scratch_bytes(&module.grids, exchange, of(reshard.output), width)
+                let of = |v: ValueId| Side {
+                    layout: &function.values[v].layout,
+                    storage: &schedule.storage[&v],
+                };
+                let dtype = function.values[reshard.input].ty.dtype;
+                let (from, to) = (of(reshard.input), of(reshard.output));
+                scratch_bytes(&module.grids, exchange, from, to, dtype)
                     .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?
             }
             Stmt::Repeat(repeat) => {
