@@ -1,5 +1,6 @@
 //! dojoc.
 
+pub mod analysis;
 pub mod emit;
 pub mod graph;
 pub mod import;
