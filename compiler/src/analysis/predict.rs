@@ -147,7 +147,11 @@ impl Totals {
             *now = now.saturating_add(now.saturating_sub(then).saturating_mul(times));
         };
         let clocks = before.clocks.iter().copied();
-        for (now, then) in self.clocks.iter_mut().zip(clocks.chain(std::iter::repeat(0.0))) {
+        for (now, then) in self
+            .clocks
+            .iter_mut()
+            .zip(clocks.chain(std::iter::repeat(0.0)))
+        {
             add(now, then);
         }
         for (now, then) in self.by_step.iter_mut().zip(&before.by_step) {
@@ -371,12 +375,7 @@ impl Predictor<'_> {
         Some(costs)
     }
 
-    fn cost(
-        &mut self,
-        segment: SegmentId,
-        facts: &Facts,
-        params: &[i64],
-    ) -> Option<Rc<CallCost>> {
+    fn cost(&mut self, segment: SegmentId, facts: &Facts, params: &[i64]) -> Option<Rc<CallCost>> {
         let key = (segment, params.to_vec());
         if let Some(known) = self.costs.get(&key) {
             return Some(known.clone());
@@ -454,7 +453,11 @@ impl Predictor<'_> {
                     continue;
                 }
                 let expr = row.get(usize::from(*param))?;
-                let count = if expr.depends_on_core() { cores.len() } else { 1 };
+                let count = if expr.depends_on_core() {
+                    cores.len()
+                } else {
+                    1
+                };
                 let mut range = (i64::MAX, i64::MIN);
                 for (index, (core, _)) in cores.iter().take(count).enumerate() {
                     let value = self.eval(expr, index, *core, repeats)?;
@@ -466,7 +469,9 @@ impl Predictor<'_> {
                 Var::Param(param) => ranges.get(&param).copied(),
                 _ => None,
             })?;
-            self.high = self.high.max(u64::try_from(at).ok()?.checked_add(buffer.bytes())?);
+            self.high = self
+                .high
+                .max(u64::try_from(at).ok()?.checked_add(buffer.bytes())?);
         }
         Some(())
     }

@@ -15,8 +15,6 @@ use crate::route::{Part, parts_of, refine};
 
 /// Boxes of a block that runs over several dims of the tensor.
 const MAX_BOXES: usize = 64;
-/// Alignment of values, in bytes.
-const ALIGNMENT: i64 = 64;
 
 /// The shards of a tensor of this shape that a layout distributes: one, or several where the layout
 /// splits merged dims, so that a block is several boxes. Cores that hold the same block all have it,
@@ -61,46 +59,40 @@ pub fn shards(
     let first = usize::try_from(grid.first).map_err(|_| Unsupported::overflow())?;
     let on = cx.region(first, of_cores.len())?;
     let count = of_cores.iter().map(Vec::len).max().unwrap_or(0);
-    let base = i64::try_from(storage.address).map_err(|_| Unsupported::overflow())?;
-    let mut list = vec![];
-    for number in 0..count {
-        // Cores with fewer boxes have an empty one at the start of everything.
-        let parts: Vec<Option<&Part>> = of_cores.iter().map(|parts| parts.get(number)).collect();
+    let shard = |number: usize| {
+        let part = |core: usize| of_cores[core].get(number);
+        let cores = 0..of_cores.len();
+        let of = |get: &dyn Fn(&Part) -> Option<i64>| -> Vec<Option<i64>> {
+            cores.clone().map(|core| part(core).and_then(get)).collect()
+        };
         let mut slice = vec![];
         let mut strides = vec![];
         for d in 0..shape.len() {
             let at = dims.iter().position(|dim| *dim == d);
-            let of = |get: fn(&Part) -> &[u64], unit: u64| {
-                let value = |part: &Option<&Part>| match (part, at) {
-                    (Some(part), Some(at)) => i64::try_from(get(part)[at]),
-                    (Some(_), None) => i64::try_from(unit),
-                    (None, _) => Ok(0),
-                };
-                let values = parts.iter().map(value).collect::<Result<Vec<i64>, _>>();
-                values.map_err(|_| Unsupported::overflow())
-            };
-            let (start, size) = (of(|part| &part.start, 0)?, of(|part| &part.size, 1)?);
+            let start = of(&|part| at.map_or(Some(0), |at| i64::try_from(part.start[at]).ok()));
+            let size = of(&|part| at.map_or(Some(1), |at| i64::try_from(part.size[at]).ok()));
+            let size: Vec<i64> = size.into_iter().map(|size| size.unwrap_or(0)).collect();
+            // A core without elements has its empty box at the beginning.
+            let start: Vec<i64> = start.into_iter().map(|start| start.unwrap_or(0)).collect();
             slice.push((fit(&start, &mut cx.tables), fit(&size, &mut cx.tables)));
-            // A dim of one element needs no distance; this one suits all element types.
-            strides.push(at.map_or(ALIGNMENT, |at| end.strides[at]));
+            strides.push(at.map_or(64, |at| end.strides[at]));
         }
-        let address = |(core, part): (usize, &Option<&Part>)| match part {
-            Some(part) => end
-                .offset((first + core) as u32, &part.start)?
-                .checked_add(base),
-            None => Some(base),
+        let address = |core: usize| {
+            let offset = end.offset((first + core) as u32, &part(core)?.start)?;
+            i64::try_from(storage.address).ok()?.checked_add(offset)
         };
-        let addresses: Option<Vec<i64>> = parts.iter().enumerate().map(address).collect();
-        let addresses = addresses.ok_or_else(Unsupported::overflow)?;
-        list.push(Shard {
-            home: Home::Sram {
-                on,
-                at: fit(&addresses, &mut cx.tables),
-            },
+        let base = i64::try_from(storage.address).unwrap_or(0);
+        let addresses: Vec<i64> = cores
+            .clone()
+            .map(|core| address(core).unwrap_or(base))
+            .collect();
+        let at = fit(&addresses, &mut cx.tables);
+        Shard {
+            home: Home::Sram { on, at },
             slice,
             strides,
             packing: Packing::Strided,
-        });
-    }
-    Ok(list)
+        }
+    };
+    Ok((0..count).map(shard).collect())
 }

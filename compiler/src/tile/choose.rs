@@ -24,8 +24,6 @@ pub(super) struct Choice {
     pub nodes: Vec<Option<Rc<Candidate>>>,
     /// By value.
     pub layouts: BTreeMap<ValueId, Layout>,
-    /// Estimated cycles.
-    pub cycles: f64,
 }
 
 /// Values of nodes without operands up to this size are made where they are used, in bytes.
@@ -368,10 +366,6 @@ impl Search<'_> {
             at = past.before.clone();
         }
         nodes.reverse();
-        Choice {
-            nodes,
-            layouts,
-            cycles: state.cycles,
-        }
+        Choice { nodes, layouts }
     }
 }

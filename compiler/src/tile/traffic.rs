@@ -5,6 +5,12 @@ use dojoc_ir::tiled::{Grid, Layout, Split};
 
 use super::grids::Grids;
 
+/// Cycles that a message costs a core beside its beats: a slot, a send, a receipt, and often a copy
+/// to where it belongs.
+const MESSAGE: f64 = 40.0;
+/// Cycles that an exchange costs beside its messages: its call, and waiting for the slowest.
+const EXCHANGE: f64 = 400.0;
+
 /// Whether each core has in `have` all that it needs for `need`, both on one grid and under one view,
 /// and `need` has no elements outside the tensor.
 pub(super) fn covers(have: &Layout, need: &Layout, grids: &Grids) -> bool {
@@ -81,7 +87,7 @@ pub(super) fn estimate(
     let received = needed * (1.0 - held) * width as f64 / beat;
     let crowd = (messages / 48.0).max(1.0);
     let diameter = f64::from(machine.noc.rows.value + machine.noc.columns.value);
-    copy + received * crowd.min(2.0) + 16.0 * messages + diameter * crowd + 60.0
+    copy + received * crowd.min(2.0) + MESSAGE * messages + diameter * crowd + EXCHANGE
 }
 
 /// The share of what a core needs that it holds, and the messages it gets.

@@ -185,7 +185,9 @@ fn hostile_loops_end() {
        }"#;
     let found = prediction(&format!(
         "{endless} {}",
-        main_of("repeat {count = 1000000000000} ({ ^(%r : index) call @two {on = @all, row = []} })")
+        main_of(
+            "repeat {count = 1000000000000} ({ ^(%r : index) call @two {on = @all, row = []} })"
+        )
     ));
     assert!(found.cycles > 1_000_000_000_000);
 }

@@ -57,7 +57,7 @@ use runs::byte_runs;
 use shadow::Need;
 
 /// Statements and intervals of bytes that the proof of a program may take.
-const MAX_STEPS: u64 = 16_000_000;
+const MAX_STEPS: u64 = 128_000_000;
 
 /// Evaluations that the partition of cores into classes may take.
 const MAX_EVALUATIONS: u64 = 1 << 28;
