@@ -163,11 +163,14 @@ fn search(values: &[i64], depth: usize) -> Form {
     best
 }
 
+/// A divisor of the index, and the functions of quotient and remainder.
+type Halves = (usize, Vec<i64>, Vec<i64>);
+
 /// Splits of the index that are worth a try, as the divisor and the functions of quotient and
 /// remainder: the least period, the longest linear stretch, the shortest one whose starts are
 /// linear, and the shortest one of all.
-fn splits(values: &[i64]) -> Vec<(usize, Vec<i64>, Vec<i64>)> {
-    let mut found: [Option<(usize, Vec<i64>, Vec<i64>)>; 4] = Default::default();
+fn splits(values: &[i64]) -> Vec<Halves> {
+    let mut found: [Option<Halves>; 4] = Default::default();
     for s in 2..=values.len() / 2 {
         let Some((major, minor)) = halves(values, s) else {
             continue;

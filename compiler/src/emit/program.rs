@@ -306,7 +306,16 @@ mod tests {
     #[test]
     fn regions_keep_the_order_of_places() {
         let rows: Vec<CoreAddress> = (0..16).map(|i| core(i / 4, i % 4)).collect();
-        let snake = |i: u32| core(i / 4, if i / 4 % 2 == 0 { i % 4 } else { 3 - i % 4 });
+        let snake = |i: u32| {
+            core(
+                i / 4,
+                if (i / 4).is_multiple_of(2) {
+                    i % 4
+                } else {
+                    3 - i % 4
+                },
+            )
+        };
         let snake: Vec<CoreAddress> = (0..16).map(snake).collect();
         let columns: Vec<CoreAddress> = (0..16).map(|i| core(i % 4, i / 4)).collect();
         let holes: Vec<CoreAddress> = rows.iter().filter(|c| c.row != c.column).copied().collect();

@@ -269,8 +269,8 @@ fn runs_of_box<'a>(
     let mut runs: Vec<Range<u64>> = std::iter::once(0..1).collect();
     let mut whole = 1u64;
     for (range, extent) in dims.rev() {
-        if runs == [0..whole] {
-            runs = vec![range.start * whole..range.end * whole];
+        if runs.len() == 1 && runs[0] == (0..whole) {
+            runs[0] = range.start * whole..range.end * whole;
         } else {
             let count = usize::try_from(range.end - range.start).ok()?;
             if runs.len().saturating_mul(count) > limit {
@@ -376,10 +376,10 @@ mod tests {
         assert_eq!((elements.len(), distinct.len()), (120 - 12, 120 - 12));
         assert!(flat(&inner, &view).iter().all(|e| !distinct.contains(e)));
         parts.push(inner);
-        assert_eq!(merged(parts), [whole.clone()]);
+        assert_eq!(merged(parts), std::slice::from_ref(&whole));
         let pieces: Vec<Part> = whole.pieces(4).iter().flat_map(|p| p.pieces(5)).collect();
         assert_eq!(pieces.len(), 20);
-        assert_eq!(merged(pieces), [whole.clone()]);
+        assert_eq!(merged(pieces), std::slice::from_ref(&whole));
         assert_eq!(whole.pieces(50).len(), 6);
     }
 }

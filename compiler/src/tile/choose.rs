@@ -32,6 +32,9 @@ const SMALL: u64 = 4096;
 /// What a step costs beside its work: dispatch and the start of its streams, in cycles.
 const STEP: f64 = 60.0;
 
+/// Shared candidates of equal nodes.
+type Candidates = Rc<Vec<Rc<Candidate>>>;
+
 /// A number of a distinct layout.
 type LayoutNo = u32;
 
@@ -55,8 +58,8 @@ struct Search<'p> {
     options: &'p TileOptions,
     layouts: Vec<Layout>,
     numbers: HashMap<Layout, LayoutNo>,
-    own: HashMap<(Op, Vec<Type>, Vec<bool>), Rc<Vec<Rc<Candidate>>>>,
-    following: HashMap<(Op, Vec<Type>, usize, LayoutNo), Rc<Vec<Rc<Candidate>>>>,
+    own: HashMap<(Op, Vec<Type>, Vec<bool>), Candidates>,
+    following: HashMap<(Op, Vec<Type>, usize, LayoutNo), Candidates>,
     estimates: HashMap<(LayoutNo, LayoutNo, u64), (bool, f64)>,
 }
 

@@ -131,6 +131,9 @@ impl Rules {
     }
 }
 
+/// What nodes of one rule have in common: the op, extents and types of its operands.
+type Key = (Op, Vec<Vec<u64>>, Vec<dojoc_ir::types::DType>);
+
 fn at(loc: Option<&Arc<Loc>>, diagnostic: Diagnostic) -> Diagnostic {
     match loc {
         Some(loc) => diagnostic.at(Place::Node(loc.clone())),
@@ -147,8 +150,7 @@ impl<'f> Problem<'f> {
         let mut problems = Diagnostics::default();
         let mut nodes = vec![];
         // Equal layers read the same rules.
-        let mut known: BTreeMap<(Op, Vec<Vec<u64>>, Vec<dojoc_ir::types::DType>), Rules> =
-            BTreeMap::new();
+        let mut known: BTreeMap<Key, Rules> = BTreeMap::new();
         for value in function.inputs() {
             let ty = function.ty(*value);
             if ty.shape.as_const().is_none() {

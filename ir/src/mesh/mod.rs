@@ -15,6 +15,8 @@
 //!   core's block arrives exactly once (or is copied from the core's own block of the input, a flow
 //!   from a core to itself). A core has at most 64 peers in a stage, in each direction.
 
+mod print;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;

@@ -87,6 +87,13 @@ pub struct Dim {
     extent: u64,
 }
 
+impl Dim {
+    /// Name and extent, unless it is a bound.
+    pub fn exact(&self) -> Option<(&str, u64)> {
+        self.exact.then_some((&*self.name, self.extent))
+    }
+}
+
 impl FromStr for Dim {
     type Err = String;
 

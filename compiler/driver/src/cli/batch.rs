@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use dojoc::{Error, Evaluator, NamedTensors, Result, Run, Signature, Tensor, Type, codes};
+use dojoc::{Error, NamedTensors, Result, Run, Signature, Tensor, Type, codes};
 use dojoc_ir::diag::Diagnostic;
 use indicatif::ProgressBar;
 
@@ -135,13 +135,13 @@ fn join(pieces: &[Tensor], plan: &Batches) -> Option<Tensor> {
     Tensor::from_bytes(first.dtype(), &shape, Bytes::from(bytes)).ok()
 }
 
-/// Runs all batches one after the other, so that states go from one to the next. Returns the
+/// Runs all batches by `one`, one after the other, so that states go from one to the next. Returns the
 /// outputs of all rows, and the names of those that could not be put together.
 ///
 /// # Errors
 /// Those of a run.
 pub fn run(
-    evaluator: &mut Evaluator,
+    mut one: impl FnMut(&[(Arc<str>, Tensor)]) -> Result<Run>,
     inputs: &[(Arc<str>, Tensor)],
     plan: &Batches,
     progress: &ProgressBar,
@@ -150,15 +150,14 @@ pub fn run(
     progress.set_length(plan.rows.div_ceil(plan.batch));
     let mut start = 0;
     while start < plan.rows {
-        let batch: Vec<(&str, Tensor)> = inputs
+        let batch: Vec<(Arc<str>, Tensor)> = inputs
             .iter()
             .map(|(name, tensor)| match plan.inputs.contains(name) {
-                true => (&**name, rows(tensor, start, plan)),
-                false => (&**name, tensor.clone()),
+                true => (name.clone(), rows(tensor, start, plan)),
+                false => (name.clone(), tensor.clone()),
             })
             .collect();
-        let views: Vec<_> = batch.iter().map(|(name, t)| (*name, t.into())).collect();
-        let run = evaluator.run(&views)?;
+        let run = one(&batch)?;
         outputs.add(run.outputs);
         probes.add(run.probes);
         start += plan.batch;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dojoc::{Compiler, Diagnostic, DumpAfter, Kind, Module, codes};
+use dojoc::{CompileOptions, Compiler, DumpAfter, Module};
 use dojoc_compiler::io::IoError;
 use dojoc_compiler::io::atomic::write_bytes_atomic;
 
 use dojoc_ir::graph::WeightSource;
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
+use super::model::{self, MapArgs};
 use super::{Context, Outcome, console};
 
 /// Arguments of `dojoc compile`.
@@ -18,12 +19,17 @@ use super::{Context, Outcome, console};
 pub struct Args {
     /// An ONNX model, a text form, or -.
     model: PathBuf,
-    /// What to write.
-    #[arg(long, value_enum)]
+    /// What to write; by default an executable.
+    #[arg(long, value_enum, default_value_t = Emit::Djx)]
     emit: Emit,
-    /// Where to write it.
-    #[arg(short, long, value_name = "FILE", default_value = "-")]
-    output: PathBuf,
+    /// Where to write it; by default to standard output, an executable beside the model.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The machine to compile for: a built-in one or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "d1")]
+    machine: String,
+    #[command(flatten)]
+    map_args: MapArgs,
     /// Write the text form after this pass (or `all` passes) to the folder of --dump-dir.
     #[arg(long, value_name = "PASS|all")]
     dump_after: Option<String>,
@@ -48,28 +54,22 @@ pub enum Emit {
     Import,
     /// Text form of the GRAPH level, after all its passes.
     Graph,
-    #[value(hide = true)]
+    /// Text form of the TILED level: splits, layouts, reshards.
     Tiled,
-    #[value(hide = true)]
+    /// The MESH level: places, addresses, flows.
     Mesh,
-    #[value(hide = true)]
+    /// Assembly.
     Program,
-    #[value(hide = true)]
+    /// The splits that were chosen, as a plan file.
     Plan,
+    /// An executable (.djx).
+    Djx,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    if !matches!(args.emit, Emit::Import | Emit::Graph) {
-        let name = args.emit.to_possible_value();
-        let name = name.as_ref().map_or("this", |v| v.get_name());
-        let message = format!("`--emit {name}` is not supported yet");
-        let diagnostic = Diagnostic::new(codes::UNSUPPORTED_OUTPUT, Kind::Unsupported, message);
-        return Err(diagnostic
-            .help("the closest that exists is `--emit graph`")
-            .into());
-    }
     let options = args.pass_args.apply(args.model_args.options());
+    let options = args.map_args.apply(options)?;
     let options = options.cancel(context.cancel.clone());
     let options = match args.dump_after.as_deref() {
         None => options,
@@ -80,9 +80,12 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     context.console.warnings(module.warnings());
     if args.emit == Emit::Import {
         note_weights(args, &module, context);
-        return console::write(&args.output, &module.print());
+        return console::write(args.to(), &module.print());
     }
     let mut dumps = Dumps::new(args);
+    if args.emit != Emit::Graph {
+        return lower(args, &module, &options, dumps, context);
+    }
     let compiler = Compiler::new(&options);
     let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
     let compiled = compiler.compile_graph_with(&module, Some(&mut dump));
@@ -92,7 +95,54 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let compiled = compiled?;
     context.console.compiled(&compiled);
     note_weights(args, &compiled.module, context);
-    console::write(&args.output, &compiled.module.print())
+    console::write(args.to(), &compiled.module.print())
+}
+
+impl Args {
+    fn to(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new("-"))
+    }
+}
+
+/// Compiles below GRAPH and writes what was asked for.
+fn lower(
+    args: &Args,
+    module: &Module,
+    options: &CompileOptions,
+    mut dumps: Dumps<'_>,
+    context: &Context,
+) -> Outcome {
+    let target = model::target(Some(&args.machine))?;
+    let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
+    let compiled = model::compile(module, options, &target, &context.console, Some(&mut dump));
+    if let Some(error) = dumps.failure {
+        return Err(error.into());
+    }
+    let compiled = compiled?;
+    note_weights(args, module, context);
+    match args.emit {
+        Emit::Tiled => console::write(args.to(), &compiled.tiled.to_string())?,
+        Emit::Mesh => console::write(args.to(), &compiled.mesh.to_string())?,
+        Emit::Program => console::write(args.to(), &compiled.executable.disassemble())?,
+        Emit::Plan => console::write(args.to(), &compiled.plan.to_toml())?,
+        Emit::Djx | Emit::Import | Emit::Graph => {
+            let beside = || args.model.with_extension("djx");
+            let output = args.output.clone().unwrap_or_else(beside);
+            match is_dash(&output) {
+                true => console::print_bytes(&compiled.executable.encode())?,
+                false => compiled.executable.write(&output)?,
+            }
+        }
+    }
+    let predicted = model::prediction(&compiled)?;
+    if context.console.is_json() {
+        context
+            .console
+            .object(&model::summary(&compiled, &predicted));
+    } else if args.emit == Emit::Djx && !is_dash(args.output.as_deref().unwrap_or(&args.model)) {
+        console::print(&model::describe(&compiled, &predicted))?;
+    }
+    Ok(())
 }
 
 /// Weights stay in the model's files, which are looked up beside the text.
@@ -101,7 +151,7 @@ fn note_weights(args: &Args, module: &Module, context: &Context) {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         std::fs::canonicalize(parent.unwrap_or(Path::new("."))).ok()
     };
-    if is_dash(&args.output) || folder(&args.output) == folder(&args.model) {
+    if is_dash(args.to()) || folder(args.to()) == folder(&args.model) {
         return;
     }
     let weights = module.graph().weights.values();
@@ -113,7 +163,7 @@ fn note_weights(args: &Args, module: &Module, context: &Context) {
         .collect();
     if !files.is_empty() {
         let files = Vec::from_iter(files).join("`, `");
-        let output = args.output.display();
+        let output = args.to().display();
         let text = format!("weights stay in `{files}`, which must be beside {output} to run it");
         context.console.note(&text);
     }

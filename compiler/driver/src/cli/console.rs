@@ -125,6 +125,11 @@ impl Console {
         !self.quiet && self.format == Format::Human && io::stderr().is_terminal()
     }
 
+    /// Whether messages are objects.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// A line on standard error. That it cannot be written is no reason to stop.
     fn write(&self, text: &str) {
         let _ = io::stderr().lock().write_all(text.as_bytes());
@@ -190,6 +195,11 @@ impl Console {
         }
         let changes: u64 = compiled.passes.iter().map(|s| s.changes).sum();
         self.detail(&format!("all passes: {changes} changes"));
+    }
+
+    /// Reports a summary as an object.
+    pub fn object(&self, object: &serde_json::Value) {
+        self.write(&format!("{object}\n"));
     }
 
     /// A remark for people; programs and the quiet do not get it.

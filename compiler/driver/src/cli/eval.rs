@@ -90,7 +90,13 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     for _ in 0..args.repeat {
         let start = Instant::now();
         result = match &plan {
-            Some(plan) => batch::run(&mut evaluator, &inputs, plan, &progress)?,
+            Some(plan) => {
+                let one = |batch: &[(std::sync::Arc<str>, Tensor)]| {
+                    let views: Vec<_> = batch.iter().map(|(n, t)| (&**n, t.into())).collect();
+                    evaluator.run(&views)
+                };
+                batch::run(one, &inputs, plan, &progress)?
+            }
             None => {
                 let views: Vec<_> = inputs.iter().map(|(n, t)| (&**n, t.into())).collect();
                 (evaluator.run(&views)?, vec![])
@@ -134,7 +140,8 @@ fn read(args: &Args, loaded: &[Loaded]) -> Result<Module> {
     )
 }
 
-fn progress(visible: bool) -> ProgressBar {
+/// A bar that counts batches.
+pub fn progress(visible: bool) -> ProgressBar {
     if !visible {
         return ProgressBar::hidden();
     }
@@ -160,7 +167,7 @@ fn load_states(evaluator: &mut Evaluator, path: &std::path::Path) -> Result<()> 
 }
 
 /// Shows the share of rows whose label is right.
-fn accuracy(report: &Report, spec: &TensorSpec) -> Outcome {
+pub fn accuracy(report: &Report, spec: &TensorSpec) -> Outcome {
     let all = spec.load("output")?;
     let [labels] = &all[..] else {
         let names: Vec<&str> = all.iter().filter_map(|l| l.hint.as_deref()).collect();

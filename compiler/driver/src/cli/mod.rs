@@ -15,6 +15,7 @@ mod fmt;
 mod inputs;
 mod instructions;
 mod machine;
+mod model;
 mod ops;
 mod opt;
 mod panic;

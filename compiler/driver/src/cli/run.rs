@@ -8,14 +8,20 @@ use clap::ValueEnum;
 use dojoc::program::{
     CoreAddress, Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels,
 };
-use dojoc::{Diagnostic, NamedTensors, Result, Signature, Tensor, codes};
+use dojoc::{
+    CompiledProgram, Diagnostic, NamedTensor, NamedTensors, Result, Run, Signature, Target, Tensor,
+    codes,
+};
+use dojoc_compiler::analysis::predict::Prediction;
 use serde_json::{Value, json};
 
-use super::args::Assign;
+use super::args::{ModelArgs, PassArgs, is_dash, read_model};
 use super::asm::{read_program, target};
-use super::files::{TensorSpec, write_tensors};
+use super::eval::{accuracy, progress};
+use super::files::{Loaded, TensorSpec, write_tensors};
+use super::model::{self, MapArgs};
 use super::report::{CompareArgs, Report};
-use super::{Context, Outcome, console, inputs};
+use super::{Context, Outcome, batch, console, inputs};
 
 /// Arguments of `dojoc run`.
 #[derive(clap::Args, Debug)]
@@ -28,7 +34,7 @@ use super::{Context, Outcome, console, inputs};
                         Results do not depend on --threads and --kernels."
 )]
 pub struct Args {
-    /// An executable (.djx) or assembly, or -.
+    /// A model (ONNX or text form), which is compiled first; or an executable (.djx) or assembly, or -.
     program: PathBuf,
     /// Values of an input; without NAME by the array's name or else by position.
     #[arg(short, long, value_name = "[NAME=]FILE[:KEY]")]
@@ -57,9 +63,9 @@ pub struct Args {
     /// Run this many times; states go from one run to the next.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Value of a run parameter; by default the largest.
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<Assign<u64>>,
+    /// Share of rows whose arg-max (over the last dimension) of an output is the label.
+    #[arg(long, value_name = "[OUTPUT=]FILE[:KEY]")]
+    accuracy: Option<TensorSpec>,
     /// Worker threads; 0 means as many as there are.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -73,11 +79,18 @@ pub struct Args {
     #[arg(long)]
     sanitize: bool,
     /// Run a program that breaks rules of the level, so that the sanitizer shows what happens.
-    #[arg(long, requires = "sanitize")]
+    #[arg(long = "no-verify-program", requires = "sanitize")]
     no_verify: bool,
-    /// The machine, if it is not built in: its name or a file.
+    /// The machine: that to compile a model for (by default one D1 chip), or that of a program, if it
+    /// is not built in.
     #[arg(long, value_name = "NAME|FILE")]
     machine: Option<String>,
+    #[command(flatten)]
+    map_args: MapArgs,
+    #[command(flatten)]
+    pass_args: PassArgs,
+    #[command(flatten)]
+    model_args: ModelArgs,
     /// Stop after this many statements of all cores together.
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     max_steps: u64,
@@ -109,28 +122,62 @@ pub enum Form {
     Json,
 }
 
+/// What is run: a program, and where it comes from.
+struct Subject {
+    executable: Executable,
+    target: Target,
+    compiled: Option<(CompiledProgram, Prediction)>,
+}
+
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> Outcome {
-    let executable = read_program(&args.program)?;
-    let target = target(&executable, args.machine.as_deref())?;
-    if !args.no_verify {
-        executable.verify(&target)?;
+    let mut loaded = vec![];
+    for spec in &args.input {
+        loaded.extend(spec.load("input")?);
     }
+    let subject = subject(args, &loaded, context)?;
+    let executable = &subject.executable;
     let options = options(args, context)?;
     let signature = executable.signature(args.entry.as_deref(), &options.dims)?;
-    let given = inputs(args, &signature)?;
+    let mut given = inputs::assign(&signature, loaded)?;
+    let random = |seed| signature.random_inputs(seed);
+    inputs::fill_missing(args.random, random, &signature, &mut given)?;
     let load = LoadOptions {
         sanitize: args.sanitize,
         max_bytes: args.max_bytes,
         ..LoadOptions::default()
     };
-    let mut instance = executable.load(&target, load)?;
+    let mut instance = executable.load(&subject.target, load)?;
     if let Some(path) = &args.state_in {
-        load_states(&mut instance, &executable, path)?;
+        load_states(&mut instance, executable, path)?;
     }
-    let result = repeat(args, context, &mut instance, &signature, &given, &options)?;
-    let stats = result.stats;
-    let report = report(result);
+    let mut stats = Stats::default();
+    let report = match batch::plan(&signature, &given)? {
+        Some(plan) => {
+            let progress = progress(context.console.has_progress());
+            let mut one = |batch: &[(Arc<str>, Tensor)]| -> Result<Run> {
+                let result = repeat(args, context, &mut instance, &signature, batch, &options)?;
+                stats = result.stats;
+                let report = report(result);
+                let mut run = Run::default();
+                run.outputs = report.outputs;
+                run.probes = report.probes;
+                Ok(run)
+            };
+            let (run, odd) = batch::run(&mut one, &given, &plan, &progress)?;
+            progress.finish_and_clear();
+            Report {
+                outputs: run.outputs,
+                probes: run.probes,
+                odd,
+            }
+        }
+        None => {
+            let result = repeat(args, context, &mut instance, &signature, &given, &options)?;
+            stats = result.stats;
+            report(result)
+        }
+    };
     match args.format {
         Form::Human => report.print_summary()?,
         Form::Json => console::print(&format!("{}\n", summary(&signature, &report, &stats)))?,
@@ -141,7 +188,54 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(path) = &args.state_out {
         write_tensors(path, &NamedTensors(instance.states()?))?;
     }
+    if let Some(spec) = &args.accuracy {
+        accuracy(&report, spec)?;
+    }
+    if let Some((compiled, predicted)) = &subject.compiled {
+        if context.console.is_json() {
+            console::print(&format!("{}\n", model::summary(compiled, predicted)))?;
+        } else if args.format == Form::Human {
+            console::print(&model::describe(compiled, predicted))?;
+        }
+    }
     report.compare(&args.compare, args.format == Form::Human)
+}
+
+/// Reads a program, or compiles a model.
+fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject> {
+    if is_dash(&args.program) || model::is_program(&args.program)? {
+        let executable = read_program(&args.program)?;
+        let target = target(&executable, args.machine.as_deref())?;
+        if !args.no_verify {
+            executable.verify(&target)?;
+        }
+        return Ok(Subject {
+            executable,
+            target,
+            compiled: None,
+        });
+    }
+    let target = model::target(args.machine.as_deref())?;
+    let mut options = args.pass_args.apply(args.model_args.options());
+    options = args.map_args.apply(options)?.cancel(context.cancel.clone());
+    for name in &args.probe {
+        options = options.probe(name);
+    }
+    let given: Vec<NamedTensor> = (loaded.iter())
+        .map(|l| NamedTensor {
+            name: l.name.clone().or_else(|| l.hint.clone()),
+            tensor: l.tensor.clone(),
+        })
+        .collect();
+    let module = read_model(&args.program, &args.model_args, &options, &given)?;
+    context.console.warnings(module.warnings());
+    let compiled = model::compile(&module, &options, &target, &context.console, None)?;
+    let predicted = model::prediction(&compiled)?;
+    Ok(Subject {
+        executable: compiled.executable.clone(),
+        target,
+        compiled: Some((compiled, predicted)),
+    })
 }
 
 fn options(args: &Args, context: &Context) -> Result<RunOptions> {
@@ -159,12 +253,12 @@ fn options(args: &Args, context: &Context) -> Result<RunOptions> {
             kernels::by_name(name).ok_or_else(missing)?
         }
     };
-    let dims = args.dim.iter();
+    let dims = args.model_args.dim.iter().filter_map(|dim| dim.exact());
     Ok(RunOptions {
         threads: args.threads,
         kernels,
         seed: args.seed,
-        dims: dims.map(|d| (d.name.as_str().into(), d.value)).collect(),
+        dims: dims.map(|(name, value)| (name.into(), value)).collect(),
         max_bytes: args.max_bytes,
         max_steps: args.max_steps,
         cancel: Some(context.cancel.clone()),
@@ -172,17 +266,6 @@ fn options(args: &Args, context: &Context) -> Result<RunOptions> {
         sanitize: args.sanitize,
         ..RunOptions::default()
     })
-}
-
-fn inputs(args: &Args, signature: &Signature) -> Result<Vec<(Arc<str>, Tensor)>> {
-    let mut loaded = vec![];
-    for spec in &args.input {
-        loaded.extend(spec.load("input")?);
-    }
-    let mut given = inputs::assign(signature, loaded)?;
-    let random = |seed| signature.random_inputs(seed);
-    inputs::fill_missing(args.random, random, signature, &mut given)?;
-    Ok(given)
 }
 
 fn load_states(

@@ -218,10 +218,10 @@ fn borders(
                     continue;
                 }
                 ranges[d] = range;
-                let places = ranges.iter().zip(&window).zip(&to.storage.strides);
-                let offset =
-                    places.map(|((r, w), stride)| (r.start - w.start).checked_mul(*stride));
-                let offset = offset.fold(Some(0i64), |sum, x| sum?.checked_add(x?));
+                let mut places = ranges.iter().zip(&window).zip(&to.storage.strides);
+                let offset = places.try_fold(0i64, |sum, ((r, w), stride)| {
+                    sum.checked_add((r.start - w.start).checked_mul(*stride)?)
+                });
                 sides[side].push(Item {
                     core,
                     port: 0,

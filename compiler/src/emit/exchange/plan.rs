@@ -69,9 +69,10 @@ impl End {
         }
         for index in 0..grid.size() {
             let window = layout.window(grid, &grid.coordinates(index));
-            let starts = window.iter().zip(&storage.strides);
-            let origin = starts.map(|(range, stride)| range.start.checked_mul(*stride));
-            let origin = origin.fold(Some(0i64), |sum, x| sum?.checked_sub(x?));
+            let mut starts = window.iter().zip(&storage.strides);
+            let origin = starts.try_fold(0i64, |sum, (range, stride)| {
+                sum.checked_sub(range.start.checked_mul(*stride)?)
+            });
             let core = u32::try_from(grid.first + index).ok();
             let (core, origin) = core.zip(origin).ok_or_else(Unsupported::overflow)?;
             end.origins.insert(core, origin);
