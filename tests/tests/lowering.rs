@@ -101,7 +101,7 @@ fn check_graph(graph: &graph::Module, seed: u64, machine: &str) -> Result<Fared,
     let compiled = match compiler.compile(&module) {
         Ok(compiled) => compiled,
         Err(Error::Unsupported(_)) => return Ok(Fared::Unsupported),
-        Err(error) => return Err(format!("{error}")),
+        Err(error) => return Err(format!("{error}\n{graph}")),
     };
     let evaluate = |module: &Module| {
         let mut evaluator = Evaluator::new(module, None).ok()?;
@@ -129,7 +129,10 @@ fn check_graph(graph: &graph::Module, seed: u64, machine: &str) -> Result<Fared,
         for (level, found) in [("TILED", &tiled[n]), ("PROGRAM", &program[n])] {
             let far = distance(reference, found);
             if far > 1e-4 {
-                return Err(format!("output {n} at {level} is {far:e} from GRAPH"));
+                let text = &compiled.graph.print();
+                return Err(format!(
+                    "output {n} at {level} is {far:e} from GRAPH\n{text}"
+                ));
             }
         }
     }

@@ -8,8 +8,8 @@ use dojoc_ir::diag::{Diagnostic, Diagnostics, Loc, Place};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph::{self, ValueDef as GraphDef};
 use dojoc_ir::tiled::{
-    Body, BodyId, Function, GridId, Group, Layout, Reshard, Step, StepRule, Stmt, Value, ValueDef,
-    ValueId, result_layout,
+    Body, BodyId, Function, GridId, Group, Layout, Reshard, Split, Step, StepRule, Stmt, Value,
+    ValueDef, ValueId, result_layout,
 };
 
 use super::choose::{Choice, is_small_source};
@@ -124,6 +124,7 @@ impl Builder<'_> {
             let layout = self.choice.layouts.get(input).cloned();
             let layout =
                 layout.unwrap_or_else(|| Layout::replicated(one, &self.problem.shape(*input)));
+            let layout = self.one_box(*input, layout);
             let id = self.value(*input, layout, ValueDef::Param(body(), position as u32));
             self.made.insert(*input, id);
             self.out.bodies[body()].params.push(id);
@@ -370,6 +371,7 @@ impl Builder<'_> {
 
     /// Outputs keep their layouts; what no core makes is made on one core.
     fn outputs(&mut self, one: GridId) {
+        let mut taken = vec![];
         for result in self.problem.function.results() {
             let id = match self.made.get(result) {
                 Some(id) => Some(*id),
@@ -379,8 +381,58 @@ impl Builder<'_> {
                 }
             };
             if let Some(id) = id {
+                let id = self.own_bytes(*result, id, &mut taken);
                 self.out.bodies[body()].results.push(id);
             }
         }
+    }
+
+    /// The value, or a copy of it if its bytes are those of an input, a weight, a state or another
+    /// output.
+    fn own_bytes(
+        &mut self,
+        of: graph::ValueId,
+        value: ValueId,
+        taken: &mut Vec<ValueId>,
+    ) -> ValueId {
+        let mut root = value;
+        for stmt in self.out.bodies[body()].stmts.iter().rev() {
+            if let Stmt::View { input, output, .. } = stmt
+                && *output == root
+            {
+                root = *input;
+            }
+        }
+        let made = matches!(self.out.values[root].def, ValueDef::Stmt(_));
+        let mut layout = self.out.values[value].layout.clone();
+        // The host reads every element once, so halos stay behind.
+        let mut plain = true;
+        for (split, extent) in layout.splits.iter_mut().zip(&layout.view) {
+            if !split.is_plain(*extent) {
+                *split = Split::over(split.axes.clone(), *extent, 1);
+                plain = false;
+            }
+        }
+        let wanted = self.one_box(of, layout.clone());
+        if made && plain && wanted == layout && !taken.contains(&root) {
+            taken.push(root);
+            return value;
+        }
+        self.reshard(of, value, wanted)
+    }
+
+    /// The layout, if every core has one box of the tensor under its own shape, as the host sees
+    /// it; else one that splits the largest dim over all cores of the grid.
+    fn one_box(&self, of: graph::ValueId, layout: Layout) -> Layout {
+        let shape = self.problem.shape(of);
+        if layout.with_view(&shape).is_some() {
+            return layout;
+        }
+        let mut whole = Layout::replicated(layout.grid, &shape);
+        if let Some(t) = (0..shape.len()).max_by_key(|t| shape[*t]) {
+            let axes = (0..self.grids[layout.grid].axes.len()).collect();
+            whole.splits[t] = Split::over(axes, shape[t], 1);
+        }
+        whole
     }
 }

@@ -262,11 +262,18 @@ impl Run<'_, '_> {
             Stmt::Reshard(reshard) => {
                 let input = self.value(reshard.input, env)?;
                 let place = placed(reshard.loc.as_ref(), "reshard");
-                let output = self.reshard(reshard, input).map_err(place)?;
+                let output = self
+                    .reshard((reshard.input, reshard.output), input)
+                    .map_err(place)?;
                 self.define(body, env, reshard.output, output)
             }
             Stmt::View { input, output, .. } => {
-                let blocks = self.value(*input, env)?;
+                let mut blocks = self.value(*input, env)?;
+                let layout = |v: ValueId| &self.function.values[v].layout;
+                if layout(*input).view != layout(*output).view {
+                    // The verifier has made sure that nothing moves.
+                    blocks = self.reshard((*input, *output), blocks)?;
+                }
                 self.define(body, env, *output, blocks)
             }
             Stmt::Repeat(repeat) => {
@@ -288,11 +295,9 @@ impl Run<'_, '_> {
         Ok(carried)
     }
 
-    fn reshard(&self, reshard: &Reshard, mut blocks: Blocks) -> Outcome<Blocks> {
-        let (from, to) = (
-            &self.function.values[reshard.input],
-            &self.function.values[reshard.output],
-        );
+    fn reshard(&self, between: (ValueId, ValueId), mut blocks: Blocks) -> Outcome<Blocks> {
+        let values = &self.function.values;
+        let (from, to) = (&values[between.0], &values[between.1]);
         let (from_grid, to_grid) = (self.grid(from.layout.grid), self.grid(to.layout.grid));
         if from.layout.same_places(&to.layout) {
             return Ok(blocks);

@@ -150,14 +150,14 @@ fn is_mergeable(
     range: &Range<usize>,
 ) -> bool {
     let real: Vec<usize> = range.clone().filter(|d| extents[*d] != 1).collect();
+    if range.len() > 1 && access.body.iter().any(|e| body_uses_index(e, range)) {
+        return false;
+    }
     if real.len() < 2 {
         return true;
     }
     let kind = access.dims[real[0]].kind;
     if kind == DimKind::Sequential || real.iter().any(|d| access.dims[*d].kind != kind) {
-        return false;
-    }
-    if access.body.iter().any(|e| body_uses_index(e, range)) {
         return false;
     }
     maps(access, args, results).all(|(index, shape)| {

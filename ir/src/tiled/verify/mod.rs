@@ -511,7 +511,7 @@ impl<'a> Verifier<'a> {
             let message = format!("{} becomes {}", from.ty, to.ty);
             self.report(entity, codes::BAD_VIEW, message);
         }
-        if from.layout != to.layout {
+        if from.layout.with_view(&to.layout.view).as_ref() != Some(&to.layout) {
             let message = "the result has another layout";
             self.report(entity, codes::BAD_VIEW, message);
         }
