@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::mesh::Storage;
-use dojoc_ir::program::{Home, Packing, Shard};
+use dojoc_ir::program::{Home, MAX_VIEW_RANK, Packing, Shard};
 use dojoc_ir::tiled::{Grid, GridId, Layout};
 
 use super::Unsupported;
@@ -31,6 +31,11 @@ pub fn shards(
     shape: &[u64],
     replicas: bool,
 ) -> Result<Vec<Shard>, Unsupported> {
+    if shape.len() > MAX_VIEW_RANK {
+        let rank = shape.len();
+        let message = format!("a tensor of the host of {rank} dims, more than {MAX_VIEW_RANK}");
+        return Err(Unsupported::new(message));
+    }
     let dims: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
     let extents: Vec<u64> = dims.iter().map(|d| shape[*d]).collect();
     if refine(&layout.view, shape).as_ref() != Some(&extents) {
@@ -42,7 +47,12 @@ pub fn shards(
     let grid = &grids[layout.grid];
     let unused = layout.replicated_axes(grid);
     let mut of_cores: Vec<Vec<Part>> = vec![];
-    for index in 0..grid.size() {
+    // A scalar has no dim along which a core could hold nothing.
+    let holders = match shape.is_empty() && !replicas {
+        true => 1,
+        false => grid.size(),
+    };
+    for index in 0..holders {
         let coordinates = grid.coordinates(index);
         let is_first = unused.iter().all(|axis| coordinates[*axis] == 0);
         let block = match replicas || is_first {
