@@ -1,7 +1,9 @@
 //! Conversions between element types.
 
 use super::{EvalCx, EvalError, GradCx, Grads, NoGrad, OpDef, Sample, TypeError, arity};
-use crate::access::{Access, Combine, Expr, Kernel, KernelFn, LoopDim, Read, SplitDim, Tiling, Write};
+use crate::access::{
+    Access, Combine, Expr, Kernel, KernelFn, LoopDim, Read, SplitDim, Tiling, Write,
+};
 use crate::attr::{F64, Number};
 use crate::graph::RegionType;
 use crate::op_struct;

@@ -273,7 +273,9 @@ impl OpDef for ScatterNd {
             })
             .collect();
         Tiling::Kernel(Kernel {
-            function: KernelFn::ScatterNd { combine: self.combine.function(x.dtype) },
+            function: KernelFn::ScatterNd {
+                combine: self.combine.function(x.dtype),
+            },
             dims,
             index_operands: vec![1],
         })
