@@ -35,8 +35,9 @@ fn tiled_outputs(compiled: &CompiledProgram, inputs: &[Tensor]) -> Vec<Tensor> {
     let text = module.to_string();
     let back = tiled::Module::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!(back.to_string(), text);
-    let mut states = tiled::eval::initial_states(module).unwrap();
-    let func = module.functions.ids().next().unwrap();
+    let mut states = tiled::eval::initial_states(module).unwrap_or_else(|e| panic!("{e:?}"));
+    let func = module.functions.ids().next();
+    let func = func.unwrap_or_else(|| panic!("no function"));
     tiled::eval::run(
         module,
         func,

@@ -20,8 +20,8 @@ use super::spread::{Blocks, Fault, Whole, combine, combined, extents, key, revie
 use super::step::{Coalesced, StepRule, block, coalesced};
 use super::verify::kernel_reads;
 use super::{
-    BodyId, FuncId, Function, Grid, GridId, Group, Layout, Module, Repeat, Reshard, Step, Stmt,
-    ValueDef, ValueId,
+    BodyId, FuncId, Function, Grid, GridId, Group, Layout, Module, Repeat, Step, Stmt, ValueDef,
+    ValueId,
 };
 use crate::access::block::{Block, clip, evaluate, operand_box};
 use crate::access::{Access, Combine, DimKind, Kernel};
