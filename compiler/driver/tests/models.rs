@@ -209,13 +209,58 @@ fn compile_prints_what_eval_reads() {
             .ok(),
         same
     );
-    let err = lab
-        .run(&["compile", "add.dojo", "--emit", "program"])
-        .fails(4);
-    insta::assert_snapshot!(err, @"
-    unsupported[D0450]: `--emit program` is not supported yet
-      help: the closest that exists is `--emit graph`
-    ");
+}
+
+/// The same numbers from the interpreter, the model on the chip, and the executable made of it.
+#[test]
+fn models_are_compiled_and_run() {
+    let lab = Lab::new();
+    lab.write("add.dojo", ADD);
+    let wanted = lab.run(&["eval", "add.dojo", "--random", "1"]).ok();
+    let run = lab
+        .run(&["run", "add.dojo", "--random", "1", "--sanitize"])
+        .ok();
+    assert!(run.starts_with(&wanted), "{run}\n{wanted}");
+    assert!(run.contains("predicted cycles"), "{run}");
+    for level in ["tiled", "program"] {
+        let text = lab.run(&["compile", "add.dojo", "--emit", level]).ok();
+        assert!(text.starts_with(&format!("dojo {level} 1")), "{text}");
+    }
+    let mesh = lab.run(&["compile", "add.dojo", "--emit", "mesh"]).ok();
+    assert!(mesh.contains("places"), "{mesh}");
+    let plan = lab.run(&["compile", "add.dojo", "--emit", "plan"]).ok();
+    lab.write("plan.toml", &plan);
+    let with = |plan: &str| lab.run(&["compile", "add.dojo", "--emit", "plan", "--plan", plan]);
+    assert_eq!(with("plan.toml").ok(), plan);
+    lab.write(
+        "wrong.toml",
+        "[[node]]\nname = \"nobody\"\nsplit = { m = 4 }\n",
+    );
+    assert!(with("wrong.toml").fails(1).contains("D0432"));
+    let summary = lab.run(&[
+        "compile",
+        "add.dojo",
+        "-o",
+        "add.djx",
+        "--message-format",
+        "json",
+    ]);
+    let summary: serde_json::Value = serde_json::from_str(summary.err.trim()).unwrap();
+    for key in [
+        "predicted_cycles",
+        "cores",
+        "segments",
+        "sram_high_water",
+        "bytes_moved",
+        "messages",
+        "djx_bytes",
+        "instructions",
+        "seconds",
+    ] {
+        assert!(summary.get(key).is_some(), "{key} in {summary}");
+    }
+    let again = lab.run(&["run", "add.djx", "--random", "1"]).ok();
+    assert!(run.starts_with(&again), "{again}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn wrong_usage_ends_with_2() {
         &[][..],
         &["nope"],
         &["eval"],
-        &["compile", "x.dojo"],
+        &["compile"],
         &["compile", "x.dojo", "--emit", "nope"],
         &["eval", "x.dojo", "--dim", "n"],
         &["eval", "x.dojo", "--repeat", "0"],

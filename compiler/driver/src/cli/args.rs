@@ -43,7 +43,7 @@ pub struct PassArgs {
     /// Seed of the random inputs of --validate.
     #[arg(long, value_name = "SEED", default_value_t = 0, requires = "validate")]
     pub validate_seed: u64,
-    /// Do not verify the IR after every pass.
+    /// Do not verify the IR after every pass; a program that breaks rules is run with --sanitize only.
     #[arg(long)]
     pub no_verify: bool,
 }

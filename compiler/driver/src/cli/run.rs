@@ -78,9 +78,6 @@ pub struct Args {
     /// Check every access to memory while running; slow.
     #[arg(long)]
     sanitize: bool,
-    /// Run a program that breaks rules of the level, so that the sanitizer shows what happens.
-    #[arg(long = "no-verify-program", requires = "sanitize")]
-    no_verify: bool,
     /// The machine: that to compile a model for (by default one D1 chip), or that of a program, if it
     /// is not built in.
     #[arg(long, value_name = "NAME|FILE")]
@@ -206,7 +203,14 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     if is_dash(&args.program) || model::is_program(&args.program)? {
         let executable = read_program(&args.program)?;
         let target = target(&executable, args.machine.as_deref())?;
-        if !args.no_verify {
+        let no_verify = args.pass_args.no_verify;
+        if no_verify && !args.sanitize {
+            let message = "a program is not run unverified";
+            return Err(Diagnostic::input(codes::BAD_OPTION, message)
+                .help("with --sanitize, which checks every access, it is")
+                .into());
+        }
+        if !no_verify {
             executable.verify(&target)?;
         }
         return Ok(Subject {
