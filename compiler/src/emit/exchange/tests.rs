@@ -156,7 +156,8 @@ fn an_all_gather_of_a_chip_is_a_few_loops() {
     let from = layout(0, &[708, 64], &[&[0, 1], &[]]);
     let to = layout(0, &[708, 64], &[&[], &[]]);
     let program = verified(&on, &grids, &from, &to, DType::Bf16);
-    assert!(instructions(&program) < 60, "{}", instructions(&program));
+    // A core has 353 pieces to get.
+    assert!(instructions(&program) < 100, "{}", instructions(&program));
 }
 
 #[test]
