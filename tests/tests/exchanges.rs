@@ -53,7 +53,8 @@ fn grid(first: u64, sizes: &[u64]) -> Grid {
 }
 
 fn machine(name: &str) -> Machine {
-    Machine::parse(Machine::builtin(name).unwrap(), name).unwrap()
+    let text = Machine::builtin(name).expect("a machine of the project");
+    Machine::parse(text, name).expect("machines of the project are sound")
 }
 
 /// An exchange with its memory.
@@ -72,7 +73,7 @@ impl Case<'_> {
         Storage {
             address,
             bytes: window.iter().product::<u64>() * self.dtype.bytes(),
-            strides: dense_strides(self.dtype, &window, Packing::Strided).unwrap(),
+            strides: dense_strides(self.dtype, &window, Packing::Strided).expect("small windows"),
             live: 0..1,
             alias: None,
             fill: self.fill,
@@ -87,9 +88,9 @@ impl Case<'_> {
         let old = self.storage(&self.from, 0);
         let new = self.storage(&self.to, old.bytes.next_multiple_of(64));
         let scratch = (new.address + new.bytes).next_multiple_of(64);
-        let places = self.machine.live_cores(0).unwrap();
+        let places = self.machine.live_cores(0).expect("a chip");
         let mut cx = ProgramBuilder::new("exchange", self.machine, places, RouteRule::Xy);
-        let flows = exchange(self.grids, &self.from, &self.to).unwrap();
+        let flows = exchange(self.grids, &self.from, &self.to).expect("an exchange");
         let from = Side {
             layout: &self.from,
             storage: &old,
@@ -98,13 +99,14 @@ impl Case<'_> {
             layout: &self.to,
             storage: &new,
         };
-        let bytes = scratch_bytes(self.grids, &flows, from, to, self.dtype).unwrap();
+        let bytes = scratch_bytes(self.grids, &flows, from, to, self.dtype).expect("scratch");
         assert!(scratch + bytes <= self.machine.core_sram_bytes());
         emit_exchange(
             &mut cx, self.grids, &flows, from, to, self.dtype, scratch, None,
         )
-        .unwrap();
-        let x = shards(&mut cx, self.grids, &self.from, &old, &self.from.view, true).unwrap();
+        .expect("exchanges of these layouts are emitted");
+        let x =
+            shards(&mut cx, self.grids, &self.from, &old, &self.from.view, true).expect("shards");
         let x = (self.from.view.clone(), x, TensorKind::Input);
         let y = y(&mut cx, &new);
         let tensors = [("x", x), ("y", y)].map(|(name, (shape, shards, kind))| {
@@ -136,7 +138,7 @@ impl Case<'_> {
         let mut rng = Rng::new(seed);
         let size = self.from.view.iter().product::<u64>() * self.dtype.bytes();
         let data: Vec<u8> = (0..size).map(|_| rng.within(1, 255) as u8).collect();
-        Tensor::from_bytes(self.dtype, &self.from.view, data.into()).unwrap()
+        Tensor::from_bytes(self.dtype, &self.from.view, data.into()).expect("as many bytes")
     }
 
     fn load(&self, program: Program) -> Instance {
@@ -149,7 +151,8 @@ impl Case<'_> {
     /// copies must agree.
     fn check(&self) {
         let program = self.program(|cx, new| {
-            let shards = shards(cx, self.grids, &self.to, new, &self.to.view, true).unwrap();
+            let shards =
+                shards(cx, self.grids, &self.to, new, &self.to.view, true).expect("shards");
             (
                 self.to.view.clone(),
                 shards,
@@ -166,7 +169,8 @@ impl Case<'_> {
             };
             let result = instance.run("main", &[("x".into(), x.clone())], &options);
             result.unwrap_or_else(|e| panic!("{:?}\n{:?}\n{e}", self.from, self.to));
-            let y = instance.state("y").unwrap().unwrap();
+            let y = instance.state("y");
+            let y = y.expect("copies agree").expect("a state");
             assert!(y.bytes() == x.bytes(), "{:?}\n{:?}", self.from, self.to);
         }
     }
