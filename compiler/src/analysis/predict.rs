@@ -3,7 +3,7 @@
 //! The model, simple and the same for every program:
 //!
 //! - The streams of a call run side by side, and a `wait` waits for its `signal`. Statements of a
-//!   stream follow each other; each takes what it takes [alone](Cost::alone). A call takes as long as
+//!   stream follow each other; each takes what it takes alone. A call takes as long as
 //!   its last stream, and at least as long as all streams together occupy any one unit of the core.
 //! - Every core has a clock. A call that neither sends nor receives begins when its core is free.
 //! - A call with messages begins when all cores of its region, and all that send to them, are free, and

@@ -4,7 +4,7 @@
 //! control-flow ops are cut into such runs of their own. The rules of [`crate::rewrite::rules`] are
 //! applied to a region everywhere and again until nothing new is found or a limit is reached, all
 //! forms being kept; then the cheapest is taken, by the prices of
-//! [`Roofline`](crate::rewrite::cost::Roofline) on the target, or on D1 where there is none yet. Forms
+//! [`Roofline`] on the target, or on D1 where there is none yet. Forms
 //! that do not save a thousandth are left alone. Regions that are equal but for the values of their weights are done
 //! once. Rules may compute with weights: what depends on weights alone becomes a weight, at most
 //! `saturate_bytes` large, `saturate_total_bytes` together.

@@ -1,7 +1,7 @@
 //! Rewrite rules: with the importers, the only code that knows ops by name.
 //!
 //! Two kinds. Rules that hold bit for bit and only make graphs smaller run node by node
-//! ([`identities`], [`batch_norm`]). Rules that are of use only together with others, or that trade
+//! (`identities`, `batch_norm`). Rules that are of use only together with others, or that trade
 //! one cost for another, run by equality saturation: `region` cuts functions into regions, `rule`
 //! grows an e-graph of each region's equal forms (`node`, `facts`), `extract` picks the cheapest by
 //! the prices of `cost`, and equal regions are done once. Nothing outside this module knows of

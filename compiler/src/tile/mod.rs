@@ -1,11 +1,11 @@
 //! From GRAPH to TILED: how every op is split, and which layout every value has.
 //!
-//! - [`problem`]: a function as nodes that are loop nests, kernels or views, read from tiling rules.
-//! - [`candidates`]: ways to split one node, alone ([`candidates::own`]) or as its operands are split
-//!   already ([`candidates::following`]); [`cost`] prices the work of a core's block.
-//! - [`choose`]: a beam search over the nodes in order, with the layouts of live values as state, so
+//! - `problem`: a function as nodes that are loop nests, kernels or views, read from tiling rules.
+//! - `candidates`: ways to split one node, alone (`candidates::own`) or as its operands are split
+//!   already (`candidates::following`); `cost` prices the work of a core's block.
+//! - `choose`: a beam search over the nodes in order, with the layouts of live values as state, so
 //!   that what one node would gain is weighed against the reshards it causes.
-//! - [`build`]: the chosen splits as a TILED function with explicit reshards.
+//! - `build`: the chosen splits as a TILED function with explicit reshards.
 //! - [`plan`]: the decisions as a text that people read, edit and give back.
 
 mod build;

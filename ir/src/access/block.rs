@@ -2,7 +2,7 @@
 //!
 //! [`evaluate`] gives, bit for bit, what [`interpret`](super::interpret) would give on a nest of
 //! those iterations alone, and is fast enough for whole networks: sums of products run as packed
-//! contractions ([`super::contract`]), everything else in chunks of points ([`super::points`]).
+//! contractions (`super::contract`), everything else in chunks of points (`super::points`).
 
 use std::ops::Range;
 
