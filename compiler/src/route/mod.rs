@@ -1,12 +1,10 @@
 //! Movement of data between cores: which core sends what to which, and what it costs.
 
 mod cost;
-mod exchange;
-mod parts;
-mod stages;
+mod factor;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use cost::{bytes_moved, cost, estimate, messages};
-pub use exchange::{Unroutable, exchange, factor};
-pub use parts::{Part, parts_of, refine, storage_dims};
+pub use dojoc_ir::mesh::route::{Part, Unroutable, exchange, parts_of, refine, storage_dims};
+pub use factor::factor;

@@ -16,6 +16,7 @@
 //!   from a core to itself). A core has at most 64 peers in a stage, in each direction.
 
 mod print;
+pub mod route;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,16 +1,20 @@
-//! From two layouts of a tensor to the flows between cores that change one into the other.
+//! The rule of exchanges: from two layouts of a tensor to the flows between cores that change one
+//! into the other.
+
+mod parts;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
-use dojoc_ir::entity::PrimaryMap;
-use dojoc_ir::mesh::{Exchange, MAX_PEERS};
-use dojoc_ir::tiled::{AxisLevel, Grid, GridId, Layout, Split};
+pub use parts::{Part, parts_of, refine, storage_dims};
+use stages::{Group, Piece, stages};
 
-use super::parts::{Part, parts_of, refine};
-use super::stages::{Group, Piece, stages};
+use super::Exchange;
+use crate::entity::PrimaryMap;
+use crate::tiled::{AxisLevel, Grid, GridId, Layout};
 
 /// Flows and boxes of one exchange.
 const MAX_PARTS: usize = 1 << 20;
@@ -59,8 +63,8 @@ impl std::error::Error for Unroutable {}
 /// have is chosen so that all send alike, near ones first. Where many cores need the same elements,
 /// these go to one of them, from there to those that form a row with it, and from them along
 /// columns, so that every element arrives once at each core and nobody sends to many. Stages in
-/// which a core would have more than [`MAX_PEERS`] peers, senders and receivers together, are cut
-/// into several.
+/// which a core would have more than [`MAX_PEERS`](super::MAX_PEERS) peers, senders and receivers
+/// together, are cut into several.
 ///
 /// # Errors
 /// See [`Unroutable`].
@@ -94,7 +98,7 @@ pub fn exchange(
         .splits
         .iter()
         .zip(&from.view)
-        .all(|(s, extent)| is_plain(s, *extent));
+        .all(|(s, extent)| s.is_plain(*extent));
     let mut groups = vec![];
     let mut count = 0usize;
     for (block, members) in new {
@@ -113,10 +117,6 @@ pub fn exchange(
         view,
         stages: stages(groups),
     })
-}
-
-fn is_plain(split: &Split, extent: u64) -> bool {
-    (split.extent, split.stride, split.low, split.high) == (extent, 1, 0, 0)
 }
 
 /// Blocks, as start and end in each dim, with the cores that hold them.
@@ -210,70 +210,4 @@ fn cells(needed: Vec<Part>, sources: &[Source]) -> Result<Vec<Piece>, Unroutable
         .map(piece)
         .collect::<Option<_>>()
         .ok_or(Unroutable::Missing)
-}
-
-/// A layout between two layouts of a tensor whose split moves from one dim to another one: both
-/// dims are split, each over a part of the axes. So an exchange in which every core would send to
-/// all others becomes two of about the square root of as many messages. `None` where every core has
-/// few peers already, where nothing of this kind happens, or where no grid of these cores has two
-/// axes.
-pub fn factor(grids: &PrimaryMap<GridId, Grid>, from: &Layout, to: &Layout) -> Option<Layout> {
-    let same_cores = |a: &Grid, b: &Grid| (a.first, a.size()) == (b.first, b.size());
-    let (old, new) = (grids.get(from.grid)?, grids.get(to.grid)?);
-    let pending = !from.pending.is_empty() || !to.pending.is_empty();
-    if from.view != to.view || pending || !same_cores(old, new) || new.size() <= MAX_PEERS as u64 {
-        return None;
-    }
-    let plain = |l: &Layout| l.splits.iter().zip(&l.view).all(|(s, e)| is_plain(s, *e));
-    if !plain(from) || !plain(to) {
-        return None;
-    }
-    let count = |split: &Split, grid: &Grid| -> u64 {
-        split
-            .axes
-            .iter()
-            .filter_map(|a| grid.axes.get(*a))
-            .map(|a| a.size)
-            .product()
-    };
-    let dims = || 0..from.view.len();
-    let counts = |d: usize| (count(&from.splits[d], old), count(&to.splits[d], new));
-    let mut changed = dims().filter(|d| counts(*d).0 != counts(*d).1);
-    let (one, other) = (changed.next()?, changed.next()?);
-    let (left, joined) = match (counts(one), counts(other)) {
-        ((_, 1), (1, _)) => (one, other),
-        ((1, _), (_, 1)) => (other, one),
-        _ => return None,
-    };
-    // Other dims would need axes of their own.
-    let others_split = dims().any(|d| d != left && d != joined && counts(d) != (1, 1));
-    if changed.next().is_some() || others_split {
-        return None;
-    }
-    // The cut of a grid's axes whose two products are closest to each other.
-    let cuts = grids
-        .iter()
-        .filter(|(_, grid)| same_cores(grid, new))
-        .flat_map(|(id, grid)| {
-            (1..grid.axes.len()).map(move |cut| {
-                let major: u64 = grid.axes[..cut].iter().map(|a| a.size).product();
-                let minor: u64 = grid.axes[cut..].iter().map(|a| a.size).product();
-                (major.max(minor), id, cut, grid.axes.len())
-            })
-        });
-    let (most, grid, cut, axes) = cuts.min()?;
-    if most > MAX_PEERS as u64 || most == new.size() {
-        return None;
-    }
-    let mut between = Layout::replicated(grid, &from.view);
-    between.packing = from.packing;
-    between.micro_batch = from.micro_batch;
-    // Coarse blocks of both dims, aligned with the fine ones as far as units allow.
-    let split = |axes: Range<usize>, like: &Split| Split {
-        axes: axes.collect(),
-        ..like.clone()
-    };
-    between.splits[left] = split(0..cut, &from.splits[left]);
-    between.splits[joined] = split(cut..axes, &to.splits[joined]);
-    Some(between)
 }

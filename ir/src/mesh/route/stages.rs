@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use dojoc_ir::mesh::{Flow, MAX_PEERS};
-
 use super::parts::{Part, merged};
+use crate::mesh::{Flow, MAX_PEERS};
 
 /// Cores to which a core sends the same elements by itself.
 const MAX_FAN_OUT: usize = 16;
