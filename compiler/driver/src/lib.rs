@@ -1,12 +1,13 @@
 //! dojoc as a library: what frameworks embed, and what the `dojoc` command is a thin layer over.
 //!
-//! A [`Module`] is read from an ONNX file or from text; an [`Evaluator`] runs it as the ops'
-//! definitions say. Nothing here panics on wrong input: every failure is an [`Error`] with
-//! diagnostics, each with a stable code. Programs for the machine are in [`program`]. There is no global state, and all types can be sent to
-//! and shared between threads.
+//! A [`Module`] is read from an ONNX file or from text; a [`Compiler`] makes a program of it, which
+//! a [`Session`] runs; an [`Evaluator`] runs the model as the ops' definitions say. Nothing here
+//! panics on wrong input: every failure is an [`Error`] with diagnostics, each with a stable code.
+//! Programs by themselves are in [`program`]. There is no global state, and all types but sessions
+//! can be shared between threads.
 //!
 //! ```
-//! use dojoc::{Evaluator, Module, Tensor, TensorView};
+//! use dojoc::{CompileOptions, Compiler, Evaluator, Module, Tensor, TensorView};
 //!
 //! let text = r#"
 //!     dojo graph 1
@@ -17,10 +18,18 @@
 //!         return %y
 //!       }
 //!     }"#;
-//! let module = Module::parse(text, "sum.dojo")?;
+//! let module = Module::parse(text, "sum.dojo")?; // or Module::from_path("model.onnx", &options)
 //! let x = Tensor::from_vec(&[2], vec![1f32, 2.0]);
-//! let run = Evaluator::new(&module, None)?.run(&[("x", TensorView::from(&x))])?;
+//! let inputs = [("x", TensorView::from(&x))];
+//!
+//! // On the cores of one D1 chip.
+//! let compiled = Compiler::new(&CompileOptions::default()).compile(&module)?;
+//! let run = compiled.session()?.run(&inputs)?;
 //! assert_eq!(run.outputs.get("y").unwrap().to_f64s(), [11.0, 22.0]);
+//!
+//! // On the reference interpreter.
+//! let expected = Evaluator::new(&module, None)?.run(&inputs)?;
+//! assert_eq!(run.outputs, expected.outputs);
 //!
 //! let error = Module::parse("dojo graph 1 module @m { weigh @w }", "m.dojo").unwrap_err();
 //! assert_eq!(error.exit_code(), 1);
@@ -40,6 +49,7 @@ mod module;
 mod options;
 pub mod program;
 pub mod render;
+mod session;
 mod sniff;
 mod target;
 pub mod tensor;
@@ -56,6 +66,7 @@ pub use error::{Error, Problems, Result, SourceText};
 pub use evaluator::{Evaluator, NamedTensors, Run};
 pub use module::{Module, NamedTensor, Port, Signature, Source};
 pub use options::CompileOptions;
+pub use session::Session;
 pub use target::Target;
 pub use tensor::TensorView;
 
