@@ -137,7 +137,7 @@ fn convert_once(
 }
 
 /// The operands that an op multiplies pairwise and sums up.
-fn multiplied(op: &Op, args: &[Type]) -> Vec<usize> {
+pub(crate) fn multiplied(op: &Op, args: &[Type]) -> Vec<usize> {
     fn operand(expr: &Expr) -> Option<usize> {
         match expr {
             Expr::Operand(n) => Some(*n),

@@ -1,11 +1,11 @@
 //! From level to level: thin, the work is done in [`tile`](crate::tile), [`place`](crate::place),
 //! [`route`](crate::route) and [`emit`](crate::emit).
 
+mod memory;
 mod mesh_to_program;
 mod tiled_to_mesh;
 
 pub use mesh_to_program::{ProgramOptions, mesh_to_program};
-pub use tiled_to_mesh::tiled_to_mesh;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,9 @@ use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::{DOES_NOT_FIT, NOT_TILED, Plan, TileOptions, Tiled, tile};
+use crate::tile::{NOT_TILED, Plan, TileOptions, Tiled, tile};
+use memory::Full;
+use tiled_to_mesh::{Failure, tiled_to_mesh};
 
 /// A model at every level below GRAPH.
 #[derive(Clone, Debug)]
@@ -56,14 +58,15 @@ const ATTEMPTS: [(f64, Option<u64>); 5] = [
 /// Takes a model (after the passes of [`LOWER`](crate::pipeline::LOWER)) through all levels.
 ///
 /// # Errors
-/// Those of the levels; that a model does not fit only when no attempt to save memory helped.
+/// Those of the levels; that a model does not fit only when no attempt to save memory helped, with
+/// the attempt that came closest.
 pub fn lower(
     module: &graph::Module,
     machine: &Machine,
     options: &LowerOptions,
 ) -> Result<Lowered, Diagnostics> {
     let mut seconds = [0.0; 3];
-    let mut full = None;
+    let mut full: Option<Box<Full>> = None;
     for (weight_price, gather_above) in ATTEMPTS {
         let start = Instant::now();
         let attempt = TileOptions {
@@ -92,13 +95,15 @@ pub fn lower(
                     seconds,
                 });
             }
-            Err(found) if found.0.iter().all(|d| d.code.0 == DOES_NOT_FIT) => {
-                full.get_or_insert(found);
+            Err(Failure::Full(found)) => {
+                if full.as_ref().is_none_or(|best| found.bytes < best.bytes) {
+                    full = Some(found);
+                }
             }
-            Err(found) => return Err(found),
+            Err(Failure::Found(found)) => return Err(found),
         }
     }
-    Err(full.unwrap_or_default())
+    Err(full.map_or_else(Diagnostics::default, |full| full.report.into()))
 }
 
 /// The diagnostic of something that there are no instructions for.

@@ -11,6 +11,7 @@ use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, dense_strides};
 use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
 
+use super::memory::{Full, Memory};
 use super::{phases, refused, unsupported};
 use crate::emit::compute::phase;
 use crate::emit::exchange::{Side, scratch_bytes};
@@ -21,12 +22,27 @@ use crate::place::sram::{Item, allocate};
 use crate::route::exchange;
 use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
 
+/// Why a model has no place.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It takes too much memory; other splits may take less.
+    Full(Box<Full>),
+    /// Anything else.
+    Found(Diagnostics),
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(found: Diagnostics) -> Self {
+        Self::Found(found)
+    }
+}
+
 /// Places a tiled model on the first chip of a machine.
 ///
 /// # Errors
 /// Reshards that no exchange carries out, steps that there are no instructions for, and values
-/// that do not fit into memory: D0433 with what needs most.
-pub fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, Diagnostics> {
+/// that do not fit into memory.
+pub(super) fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, Failure> {
     let mut schedules = PrimaryMap::new();
     for function in tiled.functions.values() {
         schedules.push(schedule(&tiled, function, machine)?);
@@ -34,11 +50,7 @@ pub fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, D
     Ok(mesh::Module { tiled, schedules })
 }
 
-fn schedule(
-    module: &Module,
-    function: &Function,
-    machine: &Machine,
-) -> Result<Schedule, Diagnostics> {
+fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<Schedule, Failure> {
     let body = &function.bodies[function.body()];
     let mut schedule = Schedule {
         places: snake(machine, 0).unwrap_or_default(),
@@ -91,7 +103,7 @@ fn schedule(
             }
             Stmt::Repeat(repeat) => {
                 let cause = crate::emit::Unsupported::new("loops over distributed values");
-                return Err(unsupported(&cause, repeat.loc.as_ref()));
+                return Err(unsupported(&cause, repeat.loc.as_ref()).into());
             }
             _ => {
                 let phase = phase(&mut cx, module, function, &schedule, range.clone());
@@ -100,7 +112,7 @@ fn schedule(
         };
         needs.push((range.start, bytes));
     }
-    assign(function, &mut schedule, &needs, machine)?;
+    assign(module, function, &mut schedule, &needs, machine)?;
     Ok(schedule)
 }
 
@@ -243,11 +255,12 @@ fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnosti
 
 /// Gives values and scratch memory their addresses.
 fn assign(
+    module: &Module,
     function: &Function,
     schedule: &mut Schedule,
     needs: &[(usize, u64)],
     machine: &Machine,
-) -> Result<(), Diagnostics> {
+) -> Result<(), Failure> {
     let body = &function.bodies[function.body()];
     let ranges = phases(body);
     let roots: Vec<ValueId> = schedule
@@ -274,9 +287,16 @@ fn assign(
         });
     }
     let (addresses, high) = allocate(&items);
-    let size = machine.core_sram_bytes();
-    if high > size {
-        return Err(does_not_fit(function, &roots, &items, high, size).into());
+    if high > machine.core_sram_bytes() {
+        let memory = Memory {
+            module,
+            function,
+            schedule,
+            roots: &roots,
+            items: &items,
+            machine,
+        };
+        return Err(Failure::Full(Box::new(memory.full(high))));
     }
     for (id, address) in roots.iter().zip(&addresses) {
         if let Some(storage) = schedule.storage.get_mut(id) {
@@ -297,58 +317,4 @@ fn assign(
         schedule.scratch.push((*at, *address, *bytes));
     }
     Ok(())
-}
-
-fn does_not_fit(
-    function: &Function,
-    roots: &[ValueId],
-    items: &[Item],
-    high: u64,
-    size: u64,
-) -> Diagnostic {
-    let end = items.iter().map(|i| i.live.end).max().unwrap_or(0);
-    let at = |step: usize| {
-        items
-            .iter()
-            .enumerate()
-            .filter(move |(_, i)| i.live.contains(&step))
-    };
-    let worst = (0..end)
-        .max_by_key(|step| at(*step).map(|(_, i)| i.bytes).sum::<u64>())
-        .unwrap_or(0);
-    let mut needs: Vec<(u64, String)> = at(worst)
-        .map(|(n, item)| {
-            let name = match roots.get(n) {
-                Some(id) => {
-                    let value = &function.values[*id];
-                    let kind = match value.def {
-                        ValueDef::Weight(_) => "weight ",
-                        ValueDef::State(_) => "state ",
-                        ValueDef::Param(..) => "input ",
-                        ValueDef::Stmt(_) => "",
-                    };
-                    let name = value
-                        .name
-                        .as_deref()
-                        .map_or_else(|| id.to_string(), str::to_owned);
-                    format!("{kind}`{name}`")
-                }
-                None => "temporaries".into(),
-            };
-            (item.bytes, name)
-        })
-        .collect();
-    needs.sort_by(|a, b| b.cmp(a));
-    let message = format!(
-        "`{}` does not fit: a core needs {high} bytes, {} more than its {size}",
-        function.name,
-        high - size
-    );
-    let mut diagnostic = Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message);
-    for (bytes, name) in needs.iter().take(5) {
-        diagnostic = diagnostic.note(format!("{name} takes {bytes} bytes on core 0"));
-    }
-    diagnostic.help(
-        "`--precision bf16` halves operands of products; a smaller batch makes values smaller",
-    )
 }

@@ -62,8 +62,10 @@ pub const CODES: &[CodeInfo] = &[
         code: DOES_NOT_FIT,
         title: "The model does not fit into the memory of the cores",
         explanation: "After all ways to lay out weights and values have been tried, a core needs more bytes \
-                      than it has. The message says which tensors need most and what would help: a \
-                      lower precision, a smaller batch, more cores.",
+                      than it has. The message is about the attempt that came closest: which core, at which \
+                      node of the model, how many bytes too many, and the tensors that take most. It \
+                      names what would help and what that changes: `--precision bf16`, a smaller batch, a \
+                      finer split of a node with `--plan`.",
     },
     CodeInfo {
         code: NO_EXCHANGE,
