@@ -18,7 +18,7 @@ use dojoc_ir::graph::Module;
 use dojoc_ir::level::Level;
 use dojoc_ir::machine::Machine;
 
-pub use validate::{Validation, Validator};
+pub use validate::{Agreement, Checker, RunLevel, Validation, Validator};
 pub use widen::widen;
 
 /// A pass left IR that breaks its level's rules.
@@ -49,9 +49,10 @@ pub const CODES: &[CodeInfo] = &[
         code: VALUES_DIFFER,
         title: "A pass changed values",
         explanation: "With `--validate` the model runs before and after every pass on the same \
-                      inputs. The pass that the message names is the first after which an output, or \
-                      a value that has a name in the source, is outside the bound: bit for bit for \
-                      exact passes, otherwise the accumulated roundings against an evaluation in f64.",
+                      inputs, and at the levels TILED and PROGRAM. The pass that the message names \
+                      is the first after which an output, or a value that has a name in the source, \
+                      is outside the bound: bit for bit for exact passes, otherwise the accumulated \
+                      roundings against an evaluation in f64.",
     },
     CodeInfo {
         code: NOT_VALIDATED,
@@ -284,6 +285,9 @@ impl std::error::Error for Failure {}
 pub struct Run<'a> {
     options: RunOptions<'a>,
     fuel: Option<u64>,
+    /// Of the last passes that [`graph`](Self::graph) ran, if the options ask for validation: it
+    /// compares the levels below.
+    pub validator: Option<Validator>,
     /// What every pass did, in order.
     pub stats: Vec<PassStats>,
     /// Warnings of all passes, in order.
@@ -297,6 +301,7 @@ impl<'a> Run<'a> {
         Self {
             options,
             fuel,
+            validator: None,
             stats: vec![],
             warnings: Diagnostics::default(),
         }
@@ -382,7 +387,8 @@ impl<'a> Run<'a> {
         for pass in passes {
             // Passes leave behind what they no longer need; nothing of that is reachable.
             module = self.step(pass, module)?.compacted();
-            let Some(validator) = &mut validator else {
+            let changed = self.stats.last().is_none_or(|stats| stats.changes > 0);
+            let (Some(validator), true) = (&mut validator, changed) else {
                 continue;
             };
             if let Err(diagnostic) = validator.check(pass.name, pass.effect, &module) {
@@ -393,9 +399,11 @@ impl<'a> Run<'a> {
                 }));
             }
         }
-        if let Some(validator) = validator {
-            self.warnings.0.extend(validator.warnings.0);
+        if let Some(validator) = &mut validator {
+            validator.agree("GRAPH");
+            self.warnings.0.append(&mut validator.warnings.0);
         }
+        self.validator = validator;
         Ok(module)
     }
 }

@@ -52,6 +52,36 @@ pub const LOWER: &[PipelineStep] = steps! {
     dead_code: "the ops that were expanded",
 };
 
+/// What a [`Stage`] makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Made {
+    /// The TILED level.
+    Tiled,
+    /// The MESH level.
+    Mesh,
+    /// The PROGRAM level.
+    Program,
+}
+
+/// A step from level to level below GRAPH, see [`lower`](crate::lower).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stage {
+    /// Name.
+    pub name: &'static str,
+    /// What it makes.
+    pub made: Made,
+}
+
+/// The steps after all passes, in their order. Flows are found while places are chosen, so `place` and
+/// `route` end together.
+#[rustfmt::skip]
+pub const STAGES: &[Stage] = &[
+    Stage { name: "tile", made: Made::Tiled },
+    Stage { name: "place", made: Made::Mesh },
+    Stage { name: "route", made: Made::Mesh },
+    Stage { name: "emit", made: Made::Program },
+];
+
 /// Every pass once, in the order of the alphabet.
 pub fn passes() -> &'static [&'static Pass<Module>] {
     &[

@@ -1,10 +1,13 @@
 //! Passes over a model.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dojoc_compiler::lower::{LowerOptions, ProgramOptions, lower};
-use dojoc_compiler::pass::{self, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation};
-use dojoc_compiler::pipeline;
+use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower};
+use dojoc_compiler::pass::{
+    self, Agreement, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation, Validator,
+};
+use dojoc_compiler::pipeline::{self, Made};
 use dojoc_compiler::tile::{Plan, TileOptions};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::graph;
@@ -17,6 +20,7 @@ use crate::module::Module;
 use crate::options::CompileOptions;
 use crate::program::Executable;
 use crate::target::Target;
+use crate::validate::check_program;
 
 /// Runs passes with the same options on any number of models.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +51,8 @@ pub struct Compiled {
     pub passes: Vec<PassStats>,
     /// What the user should know.
     pub warnings: Diagnostics,
+    /// How far the levels are from an evaluation in f64, if the options ask for validation.
+    pub agreements: Vec<Agreement>,
 }
 
 /// A model at all levels.
@@ -69,6 +75,8 @@ pub struct CompiledProgram {
     pub passes: Vec<PassStats>,
     /// What the user should know.
     pub warnings: Diagnostics,
+    /// How far the levels are from an evaluation in f64, if the options ask for validation.
+    pub agreements: Vec<Agreement>,
     /// Seconds by stage.
     pub seconds: Vec<(&'static str, f64)>,
 }
@@ -105,17 +113,34 @@ impl Compiler {
     /// [`CompileOptions::dump_after`] names.
     ///
     /// # Errors
-    /// As [`compile_graph`](Self::compile_graph).
+    /// As [`compile_graph`](Self::compile_graph), and when no pass of the level has the name.
     pub fn compile_graph_with<'a>(
         &'a self,
         module: &Module,
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<Compiled> {
-        if let DumpAfter::Pass(name) = &self.options.dump_after {
-            find(name)?;
-        }
         let passes = pipeline::GRAPH.iter().map(|step| step.pass);
-        self.run(module, passes.collect(), dump)
+        let passes: Vec<_> = passes.collect();
+        self.check_dump(passes.iter().map(|pass| pass.name))?;
+        let (mut compiled, validator) = self.run(module, passes, dump)?;
+        compiled.agreements = validator.map_or(vec![], |v| v.agreements);
+        Ok(compiled)
+    }
+
+    /// Refuses to dump after what does not run.
+    fn check_dump(&self, names: impl Iterator<Item = &'static str>) -> Result<()> {
+        let DumpAfter::Pass(asked) = &self.options.dump_after else {
+            return Ok(());
+        };
+        let names: BTreeSet<&str> = names.collect();
+        if names.contains(&**asked) {
+            return Ok(());
+        }
+        let message = format!("no pass or stage `{asked}` runs");
+        let names = Vec::from_iter(names).join(", ");
+        Err(Diagnostic::input(codes::UNKNOWN_WORD, message)
+            .help(format!("there are: {names}, and `all`"))
+            .into())
     }
 
     /// Takes a model through all levels to a program for the machine of [`target`](Self::target), or
@@ -129,10 +154,11 @@ impl Compiler {
     }
 
     /// As [`compile`](Self::compile), giving `dump` the text after the passes that
-    /// [`CompileOptions::dump_after`] names.
+    /// [`CompileOptions::dump_after`] names; after [stages](pipeline::STAGES) below GRAPH it is that of
+    /// their level.
     ///
     /// # Errors
-    /// As [`compile`](Self::compile).
+    /// As [`compile`](Self::compile), and when no pass or stage has the name.
     pub fn compile_with<'a>(
         &'a self,
         module: &Module,
@@ -144,7 +170,14 @@ impl Compiler {
             None => Target::named("d1")?,
         };
         let steps = pipeline::GRAPH.iter().chain(pipeline::LOWER);
-        let compiled = self.run(module, steps.map(|step| step.pass).collect(), dump)?;
+        let passes: Vec<_> = steps.map(|step| step.pass).collect();
+        let stages = pipeline::STAGES.iter().map(|stage| stage.name);
+        self.check_dump(passes.iter().map(|pass| pass.name).chain(stages))?;
+        let mut dump = dump;
+        let (compiled, mut validator) = match &mut dump {
+            Some(dump) => self.run(module, passes, Some(&mut **dump))?,
+            None => self.run(module, passes, None)?,
+        };
         let graph_seconds = start.elapsed().as_secs_f64();
         let options = LowerOptions {
             tile: TileOptions {
@@ -156,11 +189,19 @@ impl Compiler {
             },
         };
         let lowered = lower(compiled.module.graph(), target.machine(), &options)?;
+        if let Some(dump) = dump {
+            self.dump_stages(&lowered, dump);
+        }
         let weights = lowered.tiled.weights.values().cloned().collect();
         let executable = Executable::compiled(lowered.program, weights);
         let start = Instant::now();
         if self.options.verify {
             executable.verify(&target)?;
+        }
+        let verify_seconds = start.elapsed().as_secs_f64();
+        if let Some(validator) = &mut validator {
+            validator.check_tiled(&lowered.tiled)?;
+            check_program(validator, &lowered.mesh, &target, &self.options)?;
         }
         Ok(CompiledProgram {
             executable,
@@ -171,12 +212,13 @@ impl Compiler {
             plan: lowered.plan,
             passes: compiled.passes,
             warnings: compiled.warnings,
+            agreements: validator.map_or(vec![], |v| v.agreements),
             seconds: vec![
                 ("graph", graph_seconds),
                 ("tile", lowered.seconds[0]),
                 ("place", lowered.seconds[1]),
                 ("emit", lowered.seconds[2]),
-                ("verify", start.elapsed().as_secs_f64()),
+                ("verify", verify_seconds),
             ],
         })
     }
@@ -187,7 +229,29 @@ impl Compiler {
     /// Unknown names; otherwise as [`compile_graph`](Self::compile_graph).
     pub fn run_passes(&self, module: &Module, names: &[&str]) -> Result<Compiled> {
         let passes = names.iter().map(|name| find(name));
-        self.run(module, passes.collect::<Result<_>>()?, None)
+        let (mut compiled, validator) = self.run(module, passes.collect::<Result<_>>()?, None)?;
+        compiled.agreements = validator.map_or(vec![], |v| v.agreements);
+        Ok(compiled)
+    }
+
+    fn dump_stages(&self, lowered: &Lowered, dump: &mut Dump<'_>) {
+        let mut last = None;
+        for stage in pipeline::STAGES {
+            let wanted = match &self.options.dump_after {
+                DumpAfter::None => false,
+                // Stages that end together leave one text.
+                DumpAfter::All => last.replace(stage.made) != Some(stage.made),
+                DumpAfter::Pass(name) => name == stage.name,
+            };
+            if wanted {
+                let text = match stage.made {
+                    Made::Tiled => lowered.tiled.to_string(),
+                    Made::Mesh => lowered.mesh.to_string(),
+                    Made::Program => lowered.program.to_string(),
+                };
+                dump(stage.name, &text);
+            }
+        }
     }
 
     fn run<'a>(
@@ -195,7 +259,7 @@ impl Compiler {
         module: &Module,
         passes: Vec<&'static Pass<graph::Module>>,
         dump: Option<&'a mut Dump<'a>>,
-    ) -> Result<Compiled> {
+    ) -> Result<(Compiled, Option<Validator>)> {
         let options = &self.options;
         let mut run = pass::Run::new(RunOptions {
             verify: options.verify,
@@ -212,6 +276,7 @@ impl Compiler {
             },
             validate: options.validate.map(|seed| Validation {
                 seed,
+                cancel: options.cancel.clone(),
                 ..Validation::default()
             }),
         });
@@ -223,11 +288,13 @@ impl Compiler {
             changes: stats.changes,
             time: stats.time,
         });
-        Ok(Compiled {
+        let compiled = Compiled {
             module: module.with_graph(graph),
             passes: passes.collect(),
             warnings: run.warnings,
-        })
+            agreements: vec![],
+        };
+        Ok((compiled, run.validator))
     }
 }
 

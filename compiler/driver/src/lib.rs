@@ -53,11 +53,12 @@ mod session;
 mod sniff;
 mod target;
 pub mod tensor;
+mod validate;
 mod weights;
 
 pub use compare::{Comparison, Criterion, compare};
 pub use compiler::{Compiled, CompiledProgram, Compiler, Dump, PassStats};
-pub use dojoc_compiler::pass::{DumpAfter, Precision};
+pub use dojoc_compiler::pass::{Agreement, DumpAfter, Precision};
 pub use dojoc_compiler::tile::Plan;
 pub use dojoc_ir::diag::{Code, CodeInfo, Diagnostic, Diagnostics, Kind, Loc, Place};
 pub use dojoc_ir::tensor::Tensor;

@@ -69,7 +69,8 @@ impl Params {
     }
 }
 
-/// Emits a phase: the statements `stmts` of the body, which are groups on one grid and views.
+/// Emits a phase: the statements `stmts` of the body, which are groups on one grid and views. The
+/// values `kept` can be read after it like those that later phases use.
 ///
 /// # Errors
 /// The first step that there are no instructions for.
@@ -79,6 +80,7 @@ pub fn phase(
     function: &Function,
     schedule: &Schedule,
     stmts: Range<usize>,
+    kept: &[ValueId],
 ) -> Result<Phase, Refused> {
     let body = &function.bodies[function.body()];
     let groups = || {
@@ -103,7 +105,7 @@ pub fn phase(
         function,
         schedule,
         grid,
-        uses: Uses::of(body, groups(), &stmts),
+        uses: Uses::of(body, groups(), &stmts, kept),
         seg: SegmentBuilder::new(name, loc),
         params: Params { rows: vec![] },
         buffers: BTreeMap::new(),
@@ -186,12 +188,17 @@ struct Uses {
 }
 
 impl Uses {
-    fn of<'a>(body: &Body, groups: impl Iterator<Item = &'a Group>, stmts: &Range<usize>) -> Self {
+    fn of<'a>(
+        body: &Body,
+        groups: impl Iterator<Item = &'a Group>,
+        stmts: &Range<usize>,
+        kept: &[ValueId],
+    ) -> Self {
         let made = groups
             .flat_map(|g| &g.steps)
             .flat_map(|s| s.results.iter().copied())
             .collect();
-        let mut outside = body.results.clone();
+        let mut outside = [&body.results[..], kept].concat();
         // A view is made here and used elsewhere under its own name, so look at all its uses.
         let mut views: BTreeMap<ValueId, ValueId> = BTreeMap::new();
         for (at, stmt) in body.stmts.iter().enumerate() {

@@ -196,12 +196,36 @@ impl ProgramBuilder {
         });
     }
 
-    /// The program.
+    /// The program. Tensors and entries have the names of the user's model; what has a name of ours
+    /// gives way to them.
     pub fn finish(self) -> Program {
-        Program {
+        let mut program = Program {
             tables: self.tables.into_tables(),
             ..self.program
+        };
+        let tensors = program.tensors.values().map(|t| t.name.clone());
+        let entries = program.entries.values().map(|e| e.name.clone());
+        let taken: BTreeSet<Arc<str>> = tensors.chain(entries).collect();
+        let regions = program.regions.iter_mut().map(|(_, x)| &mut x.name);
+        let tables = program.tables.iter_mut().map(|(_, x)| &mut x.name);
+        let families = program.families.iter_mut().map(|(_, x)| &mut x.name);
+        let segments = program.segments.iter_mut().map(|(_, x)| &mut x.name);
+        let ours = regions.chain(tables).chain(families).chain(segments);
+        let mut ours: Vec<&mut Arc<str>> = ours.collect();
+        let all: BTreeSet<Arc<str>> = ours.iter().map(|name| (**name).clone()).collect();
+        let is_free = |name: &str, new: &BTreeSet<Arc<str>>| {
+            !taken.contains(name) && !all.contains(name) && !new.contains(name)
+        };
+        let mut new = BTreeSet::new();
+        for name in ours.iter_mut().filter(|name| taken.contains(**name)) {
+            let mut other = format!("{name}.code");
+            while !is_free(&other, &new) {
+                other.push('_');
+            }
+            **name = other.into();
+            new.insert((**name).clone());
         }
+        program
     }
 }
 

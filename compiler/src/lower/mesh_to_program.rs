@@ -22,7 +22,7 @@ use crate::tile::NOT_TILED;
 /// What users decide about emission.
 #[derive(Clone, Debug, Default)]
 pub struct ProgramOptions {
-    /// Names of values that can be read as probes.
+    /// Names of values that can be read as probes, each under its shape or the view of its layout.
     pub probes: BTreeSet<Arc<str>>,
 }
 
@@ -67,7 +67,7 @@ pub fn mesh_to_program(
         module,
         function,
         schedule,
-        names: BTreeSet::new(),
+        names: BTreeSet::from([function.name.clone()]),
     };
     let entry = emitter.run(options)?;
     let steps = std::mem::take(&mut cx.steps);
@@ -95,8 +95,12 @@ impl Emitter<'_> {
         self.sources()?;
         let mut probed = BTreeSet::new();
         for range in phases(body) {
-            self.phase(range.clone())?;
-            self.probes(range, options, &mut probed)?;
+            let probes = self.probes(range.clone(), options, &mut probed);
+            self.phase(range, &probes)?;
+            for value in probes {
+                let tensor = self.probe(value)?;
+                self.cx.steps.push(Step::Probe(tensor));
+            }
         }
         let mut outputs = vec![];
         for (output, value) in self.function.outputs.iter().zip(&body.results) {
@@ -149,6 +153,24 @@ impl Emitter<'_> {
             shards,
             None,
         ))
+    }
+
+    /// Declares a value as a probe: under its own shape, or under the view that its layout splits where
+    /// that is cut in a way that the value's own dims cannot say.
+    fn probe(&mut self, value: ValueId) -> Result<TensorId, Diagnostics> {
+        let data = &self.function.values[value];
+        let own = data.ty.shape.as_const().unwrap_or_default();
+        let name = self.unique(&data.name.clone().unwrap_or_default());
+        let (shape, shards) = match self.shards(value, &own, true) {
+            Ok(shards) => (own, shards),
+            Err(_) => {
+                let view = data.layout.view.clone();
+                let shards = self.shards(value, &view, true)?;
+                (view, shards)
+            }
+        };
+        let (kind, dtype) = (TensorKind::Probe, data.ty.dtype);
+        Ok(declare(self.cx, name, kind, dtype, &shape, shards, None))
     }
 
     fn shards(
@@ -205,7 +227,11 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn phase(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostics> {
+    fn phase(
+        &mut self,
+        range: std::ops::Range<usize>,
+        kept: &[ValueId],
+    ) -> Result<(), Diagnostics> {
         let body = &self.function.bodies[self.function.body()];
         let scratch = self
             .schedule
@@ -237,7 +263,7 @@ impl Emitter<'_> {
             }
             _ => {
                 let tiled = &self.module.tiled;
-                let code = phase(self.cx, tiled, self.function, self.schedule, range);
+                let code = phase(self.cx, tiled, self.function, self.schedule, range, kept);
                 let code = code.map_err(|e| refused(&e))?;
                 if code.is_empty() {
                     return Ok(());
@@ -248,43 +274,31 @@ impl Emitter<'_> {
         }
     }
 
-    /// Lets the host read values that a phase has made and that outlive it.
+    /// The values that a phase makes and that the host wants to read after it.
     fn probes(
-        &mut self,
+        &self,
         range: std::ops::Range<usize>,
         options: &ProgramOptions,
         probed: &mut BTreeSet<Arc<str>>,
-    ) -> Result<(), Diagnostics> {
+    ) -> Vec<ValueId> {
         if options.probes.is_empty() {
-            return Ok(());
+            return vec![];
         }
         let body = &self.function.bodies[self.function.body()];
-        let made = body.stmts[range.clone()]
-            .iter()
-            .filter_map(|stmt| match stmt {
-                Stmt::Group(group) => {
-                    Some(group.steps.iter().flat_map(|s| s.results.clone()).collect())
-                }
-                Stmt::View { output, .. } => Some(vec![*output]),
-                _ => None,
-            });
-        for value in made.flatten().collect::<Vec<ValueId>>() {
-            let Some(name) = self.function.values[value].name.clone() else {
-                continue;
-            };
-            let storage = self.schedule.storage.get(&value);
-            let root = storage.and_then(|s| s.alias).unwrap_or(value);
-            let outlives = self
-                .schedule
-                .storage
-                .get(&root)
-                .is_some_and(|s| s.live.end > range.end);
-            if !outlives || !options.probes.contains(&name) || !probed.insert(name.clone()) {
-                continue;
+        let made = body.stmts[range].iter().filter_map(|stmt| match stmt {
+            Stmt::Group(group) => {
+                Some(group.steps.iter().flat_map(|s| s.results.clone()).collect())
             }
-            let tensor = self.tensor(value, name, TensorKind::Probe)?;
-            self.cx.steps.push(Step::Probe(tensor));
-        }
-        Ok(())
+            Stmt::View { output, .. } => Some(vec![*output]),
+            _ => None,
+        });
+        let wanted = made.flatten().collect::<Vec<ValueId>>().into_iter();
+        wanted
+            .filter(|value| {
+                let name = &self.function.values[*value].name;
+                name.as_ref()
+                    .is_some_and(|n| options.probes.contains(n) && probed.insert(n.clone()))
+            })
+            .collect()
     }
 }

@@ -106,7 +106,7 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
                 return Err(unsupported(&cause, repeat.loc.as_ref()).into());
             }
             _ => {
-                let phase = phase(&mut cx, module, function, &schedule, range.clone());
+                let phase = phase(&mut cx, module, function, &schedule, range.clone(), &[]);
                 phase.map_err(|e| refused(&e))?.scratch_bytes
             }
         };

@@ -93,6 +93,64 @@ fn validation_names_the_first_pass_outside_its_bound() {
     assert!(failure.dump.is_some());
 }
 
+fn validated() -> (Module, Validator) {
+    let options = RunOptions {
+        validate: Some(Validation::default()),
+        ..RunOptions::default()
+    };
+    let mut run = Run::new(options);
+    let module = run.graph([&HARMLESS], module()).expect("nothing changes");
+    (module, run.validator.expect("it was asked for"))
+}
+
+#[test]
+fn validation_names_the_first_value_of_a_level_outside_its_bound() {
+    let (module, mut validator) = validated();
+    let machine = Machine::parse(
+        Machine::builtin("mesh4x4").expect("it is built in"),
+        "mesh4x4",
+    );
+    let machine = machine.expect("the file is right");
+    let tiled = crate::tile::tile(&module, &machine, &Default::default());
+    let tiled = tiled.expect("two loops").module;
+    validator.check_tiled(&tiled).expect("the levels agree");
+    let levels: Vec<_> = validator
+        .agreements
+        .iter()
+        .map(|a| (a.level, a.points))
+        .collect();
+    // %a, %y and the output; %x is what the values are computed from.
+    assert_eq!(levels, [("import", 4), ("GRAPH", 4), ("TILED", 4)]);
+
+    let mut wrong = tiled.clone();
+    let (_, function) = wrong.functions.iter_mut().next().expect("there is one");
+    let body = function.body();
+    let steps = function.bodies[body]
+        .stmts
+        .iter_mut()
+        .find_map(|stmt| match stmt {
+            dojoc_ir::tiled::Stmt::Group(group) => Some(&mut group.steps),
+            _ => None,
+        });
+    steps.expect("a group")[0].op = Op::from(Unary(UnaryFn::Exp));
+    let found = validator.check_tiled(&wrong).expect_err("exp is not neg");
+    assert_eq!((found.code.0, found.kind), (VALUES_DIFFER, Kind::Bug));
+    let start =
+        "after `tile` value `%a` of function `main` is outside its bound at TILED: element 0";
+    assert!(found.message.starts_with(start), "{found}");
+}
+
+#[test]
+fn validation_wants_all_outputs_of_a_level() {
+    let (_, mut validator) = validated();
+    let found = validator.check_level("PROGRAM", "emit", &mut |_, _, _| Ok(()));
+    let found = found.expect_err("nothing was shown");
+    assert!(found.message.contains("no output `y`"), "{found}");
+    let stops = Diagnostic::input(CANCELLED, "stopped");
+    let found = validator.check_level("PROGRAM", "emit", &mut |_, _, _| Err(stops.clone().into()));
+    assert_eq!(found.expect_err("it was stopped").code.0, CANCELLED);
+}
+
 #[test]
 fn fuel_is_shared_by_all_passes() {
     let options = RunOptions {

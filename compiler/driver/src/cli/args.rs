@@ -37,7 +37,8 @@ pub struct PassArgs {
     /// Let all passes together make N changes only; to find the one that breaks a model.
     #[arg(long, value_name = "N")]
     pub fuel: Option<u64>,
-    /// Run the model before and after every pass and compare.
+    /// Run the model before and after every pass, and as TILED and PROGRAM, and compare all values
+    /// that have names.
     #[arg(long)]
     pub validate: bool,
     /// Seed of the random inputs of --validate.

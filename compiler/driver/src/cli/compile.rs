@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use dojoc::{CompileOptions, Compiler, DumpAfter, Module};
-use dojoc_compiler::io::IoError;
-use dojoc_compiler::io::atomic::write_bytes_atomic;
-
+use dojoc::{CompileOptions, Compiler, Module};
 use dojoc_ir::graph::WeightSource;
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
+use super::dumps::{DumpArgs, Dumps};
 use super::model::{self, MapArgs};
 use super::{Context, Outcome, console};
 
@@ -30,17 +28,8 @@ pub struct Args {
     machine: String,
     #[command(flatten)]
     map_args: MapArgs,
-    /// Write the text form after this pass (or `all` passes) to the folder of --dump-dir.
-    #[arg(long, value_name = "PASS|all")]
-    dump_after: Option<String>,
-    /// Folder of the dumps, which are named by number and pass.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "dojoc-dump",
-        requires = "dump_after"
-    )]
-    dump_dir: PathBuf,
+    #[command(flatten)]
+    dump_args: DumpArgs,
     #[command(flatten)]
     pass_args: PassArgs,
     #[command(flatten)]
@@ -71,27 +60,21 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = args.pass_args.apply(args.model_args.options());
     let options = args.map_args.apply(options)?;
     let options = options.cancel(context.cancel.clone());
-    let options = match args.dump_after.as_deref() {
-        None => options,
-        Some("all") => options.dump_after(DumpAfter::All),
-        Some(pass) => options.dump_after(DumpAfter::Pass(pass.to_owned())),
-    };
+    let options = args.dump_args.apply(options);
     let module = read_model(&args.model, &args.model_args, &options, &[])?;
     context.console.warnings(module.warnings());
     if args.emit == Emit::Import {
         note_weights(args, &module, context);
         return console::write(args.to(), &module.print());
     }
-    let mut dumps = Dumps::new(args);
+    let mut dumps = args.dump_args.dumps();
     if args.emit != Emit::Graph {
         return lower(args, &module, &options, dumps, context);
     }
     let compiler = Compiler::new(&options);
     let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
     let compiled = compiler.compile_graph_with(&module, Some(&mut dump));
-    if let Some(error) = dumps.failure {
-        return Err(error.into());
-    }
+    dumps.finish()?;
     let compiled = compiled?;
     context.console.compiled(&compiled);
     note_weights(args, &compiled.module, context);
@@ -109,15 +92,13 @@ fn lower(
     args: &Args,
     module: &Module,
     options: &CompileOptions,
-    mut dumps: Dumps<'_>,
+    mut dumps: Dumps,
     context: &Context,
 ) -> Outcome {
     let target = model::target(Some(&args.machine))?;
     let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
     let compiled = model::compile(module, options, &target, &context.console, Some(&mut dump));
-    if let Some(error) = dumps.failure {
-        return Err(error.into());
-    }
+    dumps.finish()?;
     let compiled = compiled?;
     note_weights(args, module, context);
     match args.emit {
@@ -166,34 +147,5 @@ fn note_weights(args: &Args, module: &Module, context: &Context) {
         let output = args.to().display();
         let text = format!("weights stay in `{files}`, which must be beside {output} to run it");
         context.console.note(&text);
-    }
-}
-
-/// Writes dumps and remembers the first failure, since a pass cannot be told of it.
-struct Dumps<'a> {
-    args: &'a Args,
-    count: usize,
-    failure: Option<IoError>,
-}
-
-impl<'a> Dumps<'a> {
-    fn new(args: &'a Args) -> Self {
-        Self {
-            args,
-            count: 0,
-            failure: None,
-        }
-    }
-
-    fn add(&mut self, pass: &str, text: &str) {
-        self.count += 1;
-        let folder = &self.args.dump_dir;
-        let path = folder.join(format!("{:02}-{pass}.dojo", self.count));
-        let written = std::fs::create_dir_all(folder)
-            .map_err(|error| IoError::writing(folder, &error))
-            .and_then(|()| write_bytes_atomic(path, text.as_bytes()));
-        if let Err(error) = written {
-            self.failure.get_or_insert(error);
-        }
     }
 }

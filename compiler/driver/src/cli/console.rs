@@ -5,8 +5,10 @@ use std::path::Path;
 
 use clap::{ArgAction, ValueEnum};
 use dojoc::render::{self, Severity};
-use dojoc::{Compiled, Diagnostic, Error, SourceText};
+use dojoc::{Agreement, Compiled, Diagnostic, Error, SourceText};
 use dojoc_compiler::io::atomic::write_bytes_atomic;
+
+use serde_json::json;
 
 use super::args::is_dash;
 
@@ -188,6 +190,7 @@ impl Console {
     /// Reports the warnings of passes, and what they did to those who asked for more.
     pub fn compiled(&self, compiled: &Compiled) {
         self.warnings(&compiled.warnings.0);
+        self.agreements(&compiled.agreements);
         for stats in &compiled.passes {
             let (pass, changes) = (stats.pass, stats.changes);
             let seconds = stats.time.as_secs_f64();
@@ -195,6 +198,34 @@ impl Console {
         }
         let changes: u64 = compiled.passes.iter().map(|s| s.changes).sum();
         self.detail(&format!("all passes: {changes} changes"));
+    }
+
+    /// Reports what a validation has found: a line or an object per level.
+    pub fn agreements(&self, agreements: &[Agreement]) {
+        for agreement in agreements {
+            let Agreement {
+                level,
+                points,
+                worst,
+                value,
+            } = agreement;
+            if self.is_json() {
+                self.object(&json!({
+                    "validated": level,
+                    "points": points,
+                    "worst": worst,
+                    "value": value,
+                }));
+            } else if !self.quiet {
+                let far = match value {
+                    Some(value) => format!("at most {worst:.1e} from f64, at {value}"),
+                    None => "all equal to f64".to_owned(),
+                };
+                self.write(&format!(
+                    "validated {level}: {points} values agree, {far}\n"
+                ));
+            }
+        }
     }
 
     /// Reports a summary as an object.

@@ -8,6 +8,7 @@ mod check;
 mod compile;
 mod completions;
 mod console;
+mod dumps;
 mod eval;
 mod explain;
 mod files;

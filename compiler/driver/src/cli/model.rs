@@ -52,6 +52,7 @@ pub fn compile(
         None => compiler.compile(module)?,
     };
     console.warnings(&compiled.warnings.0);
+    console.agreements(&compiled.agreements);
     for (stage, seconds) in &compiled.seconds {
         console.detail(&format!("{stage}: {seconds:.3} s"));
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
 use super::asm::{read_program, target};
+use super::dumps::DumpArgs;
 use super::eval::{accuracy, progress};
 use super::files::{Loaded, TensorSpec, write_tensors};
 use super::model::{self, MapArgs};
@@ -85,6 +86,8 @@ pub struct Args {
     #[command(flatten)]
     map_args: MapArgs,
     #[command(flatten)]
+    dump_args: DumpArgs,
+    #[command(flatten)]
     pass_args: PassArgs,
     #[command(flatten)]
     model_args: ModelArgs,
@@ -134,7 +137,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let subject = subject(args, &loaded, context)?;
     let executable = &subject.executable;
-    let options = options(args, context)?;
+    let options = options(args, subject.compiled.is_none(), context)?;
     let signature = executable.signature(args.entry.as_deref(), &options.dims)?;
     let mut given = inputs::assign(&signature, loaded)?;
     let random = |seed| signature.random_inputs(seed);
@@ -222,6 +225,7 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     let target = model::target(args.machine.as_deref())?;
     let mut options = args.pass_args.apply(args.model_args.options());
     options = args.map_args.apply(options)?.cancel(context.cancel.clone());
+    options = args.dump_args.apply(options);
     for name in &args.probe {
         options = options.probe(name);
     }
@@ -233,7 +237,17 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
         .collect();
     let module = read_model(&args.program, &args.model_args, &options, &given)?;
     context.console.warnings(module.warnings());
-    let compiled = model::compile(&module, &options, &target, &context.console, None)?;
+    let mut dumps = args.dump_args.dumps();
+    let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
+    let compiled = model::compile(
+        &module,
+        &options,
+        &target,
+        &context.console,
+        Some(&mut dump),
+    );
+    dumps.finish()?;
+    let compiled = compiled?;
     let predicted = model::prediction(&compiled)?;
     Ok(Subject {
         executable: compiled.executable.clone(),
@@ -242,7 +256,8 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     })
 }
 
-fn options(args: &Args, context: &Context) -> Result<RunOptions> {
+/// The options of a run. The extents of a model that was compiled are no run parameters any more.
+fn options(args: &Args, is_program: bool, context: &Context) -> Result<RunOptions> {
     let kernels = match args.kernels {
         None => kernels::detect(),
         Some(chosen) => {
@@ -257,7 +272,8 @@ fn options(args: &Args, context: &Context) -> Result<RunOptions> {
             kernels::by_name(name).ok_or_else(missing)?
         }
     };
-    let dims = args.model_args.dim.iter().filter_map(|dim| dim.exact());
+    let dims = args.model_args.dim.iter().filter(|_| is_program);
+    let dims = dims.filter_map(|dim| dim.exact());
     Ok(RunOptions {
         threads: args.threads,
         kernels,
