@@ -20,7 +20,7 @@ use super::finding::{Findings, Problem};
 use super::intervals::Intervals;
 use super::order::{At, Clock, Event, MAX_STREAMS, is_before, learn};
 use super::runs::byte_runs;
-use super::shadow::{Actor, Left, Need, Shadow, Version, Write, either};
+use super::shadow::{Actor, After, Left, Need, Shadow, Version, Write, either};
 use crate::entity::EntityId;
 use crate::program::instr::{Access, Ref};
 use crate::program::{Affine, BufferId, Env, FamilyId, Segment, Stmt, TokenId, ViewType};
@@ -34,8 +34,34 @@ pub(super) struct Summary {
     pub(super) ends: bool,
     /// Bytes that must be defined when it starts.
     pub(super) needs: Vec<(i64, i64, Need)>,
-    /// Bytes that it writes.
-    pub(super) left: Vec<(i64, i64, Left)>,
+    /// Bytes that it writes, neighbours that hold the same together.
+    pub(super) left: Vec<(i64, i64, After)>,
+    /// The last write of these bytes.
+    writers: Vec<(i64, i64, At)>,
+    /// Statements and intervals of bytes that the run took.
+    pub(super) steps: u64,
+}
+
+impl Summary {
+    /// The last write of a byte that it writes.
+    pub(super) fn writer(&self, byte: i64) -> Option<At> {
+        let next = self.writers.partition_point(|(low, ..)| *low <= byte);
+        let (_, high, at) = self.writers.get(next.checked_sub(1)?)?;
+        (byte < *high).then_some(*at)
+    }
+
+    fn leave(&mut self, left: &Intervals<Left>) {
+        for (low, high, left) in left.iter().filter(|x| x.2.after != After::Unchanged) {
+            match self.left.last_mut() {
+                Some((_, end, after)) if *end == low && *after == left.after => *end = high,
+                _ => self.left.push((low, high, left.after)),
+            }
+            match self.writers.last_mut() {
+                Some((_, end, at)) if *end == low && *at == left.at => *end = high,
+                _ => self.writers.push((low, high, left.at)),
+            }
+        }
+    }
 }
 
 /// What is run.
@@ -52,6 +78,7 @@ pub(super) struct Call<'a> {
 
 /// Runs a call with all values of its registers. `budget` counts statements and intervals of bytes.
 pub(super) fn summarise(call: &Call<'_>, budget: &mut u64) -> Summary {
+    let before = *budget;
     let mut summary = Summary {
         findings: call.facts.findings.clone(),
         ..Summary::default()
@@ -92,8 +119,8 @@ pub(super) fn summarise(call: &Call<'_>, budget: &mut u64) -> Summary {
     }
     needs.join();
     summary.needs = needs.iter().map(|(a, b, need)| (a, b, *need)).collect();
-    let left = left.unwrap_or_default();
-    summary.left = left.iter().map(|(a, b, left)| (a, b, *left)).collect();
+    summary.steps = before - *budget;
+    summary.leave(&left.unwrap_or_default());
     summary
 }
 

@@ -18,6 +18,18 @@ impl<T> Default for Intervals<T> {
     }
 }
 
+impl<T> FromIterator<(i64, i64, T)> for Intervals<T> {
+    /// Intervals that do not meet.
+    fn from_iter<I: IntoIterator<Item = (i64, i64, T)>>(intervals: I) -> Self {
+        let intervals = intervals.into_iter();
+        Self {
+            map: intervals
+                .map(|(low, high, value)| (low, (high, value)))
+                .collect(),
+        }
+    }
+}
+
 impl<T: Clone> Intervals<T> {
     /// All intervals, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (i64, i64, &T)> {
@@ -60,6 +72,13 @@ impl<T: Clone> Intervals<T> {
         if low >= high {
             return 0;
         }
+        if let Some((start, (end, value))) = self.map.range_mut(..=low).next_back()
+            && *start == low
+            && *end == high
+        {
+            change(low, high, value);
+            return 1;
+        }
         self.split(low);
         self.split(high);
         self.fill(low, high, default);
@@ -95,7 +114,15 @@ impl<T: Clone> Intervals<T> {
         if low >= high {
             return;
         }
-        self.remove(low, high);
+        // Most writes go to bytes without value, or to those of one interval again.
+        match self.map.range_mut(..high).next_back() {
+            Some((start, (end, old))) if *start == low && *end == high => {
+                *old = value;
+                return;
+            }
+            Some((_, (end, _))) if *end > low => self.remove(low, high),
+            _ => {}
+        }
         self.map.insert(low, (high, value));
     }
 
@@ -114,6 +141,28 @@ impl<T: Clone> Intervals<T> {
 }
 
 impl<T: Clone + PartialEq> Intervals<T> {
+    /// Gives one value to all bytes of `low..high`, as one interval with neighbours of equal value:
+    /// maps that are only changed so are equal if their bytes have equal values.
+    pub(super) fn put(&mut self, low: i64, high: i64, value: T) {
+        if low >= high {
+            return;
+        }
+        let (mut low, mut high) = (low, high);
+        if let Some((start, (end, old))) = self.map.range(..low).next_back()
+            && *end >= low
+            && *old == value
+        {
+            (low, high) = (*start, high.max(*end));
+        }
+        if let Some((_, (end, old))) = self.map.range(low..=high).next_back()
+            && *end > high
+            && *old == value
+        {
+            high = *end;
+        }
+        self.set(low, high, value);
+    }
+
     /// Joins neighbours of equal value.
     pub(super) fn join(&mut self) {
         let mut at = self.map.first_key_value().map(|(start, _)| *start);

@@ -1,19 +1,18 @@
 //! What of a core's SRAM is defined from call to call of an entry.
 
 use super::intervals::Intervals;
-use super::order::At;
-use super::shadow::{After, Left, Need};
+use super::shadow::{After, Need};
 use crate::program::{SegmentId, TensorId};
 
-/// A statement of a call of a schedule.
+/// A call of a schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Who {
     /// Position of the call in the schedule.
     pub(super) step: u32,
     /// The segment.
     pub(super) segment: SegmentId,
-    /// The statement.
-    pub(super) at: At,
+    /// The number of the call's summary.
+    pub(super) summary: u32,
 }
 
 /// What some bytes hold between calls. Bytes of which nothing is known were never written.
@@ -50,8 +49,6 @@ pub(super) struct Damage {
     pub(super) bytes: (i64, i64),
     /// Whose they are.
     pub(super) of: Lasting,
-    /// The write.
-    pub(super) at: At,
 }
 
 /// The SRAM of a core between calls.
@@ -64,7 +61,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Bytes that the host writes before the entry starts.
     pub(super) fn define(&mut self, low: i64, high: i64) {
-        self.status.set(low, high, Status::Defined);
+        self.status.put(low, high, Status::Defined);
     }
 
     /// Bytes of a weight or state.
@@ -102,33 +99,21 @@ impl Memory {
 
     /// What a call's writes leave; returns those to bytes that outlive the run and may not be
     /// written: all of weights, those of states whose value is not kept.
-    pub(super) fn apply(
-        &mut self,
-        left: &[(i64, i64, Left)],
-        step: u32,
-        segment: SegmentId,
-    ) -> Option<Damage> {
+    pub(super) fn apply(&mut self, left: &[(i64, i64, After)], who: Who) -> Option<Damage> {
         let mut damage = None;
-        for (low, high, left) in left {
-            let at = left.at;
-            let status = match left.after {
-                After::Unchanged => continue,
-                After::Defined => Some(Status::Defined),
-                After::Either => None,
-                After::Destroyed => Some(Status::Gone(Who { step, segment, at })),
-            };
+        for (low, high, after) in left {
             for (low, high, of) in self.lasting.within(*low, *high) {
-                if of.weight || left.after == After::Destroyed {
+                if of.weight || *after == After::Destroyed {
                     let (bytes, of) = ((low, high), *of);
-                    damage.get_or_insert(Damage { bytes, of, at });
+                    damage.get_or_insert(Damage { bytes, of });
                 }
             }
-            if let Some(status) = status {
-                self.status.set(*low, *high, status);
+            match after {
+                After::Unchanged | After::Either => {}
+                After::Defined => self.status.put(*low, *high, Status::Defined),
+                After::Destroyed => self.status.put(*low, *high, Status::Gone(who)),
             }
         }
-        // Equal states compare equal only if they are cut in the same way.
-        self.status.join();
         damage
     }
 }

@@ -38,19 +38,22 @@ mod runs;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
 
 use super::{Context, Violation, core_name};
 use crate::codes;
 use crate::machine::CoreAddress;
 use crate::program::{
-    Coordinate, Entry, EntryId, IndexExpr, IndexNode, Place, Program, RegionId, SegmentId, Shard,
-    Step, TensorId, TensorKind, ViewType,
+    Coordinate, Entry, EntryId, IndexEnv, IndexExpr, IndexNode, Place, Program, RegionId,
+    SegmentId, Shard, Step, TensorId, TensorKind, ViewType,
 };
 use call::{Call, Summary, summarise};
 use cores::{Class, Cores, Partition, core_env, sram_shards};
 use facts::Facts;
-use memory::{Damage, Gap, Lasting, Memory};
+use memory::{Damage, Gap, Lasting, Memory, Who};
 use order::At;
 use report::Names;
 use runs::byte_runs;
@@ -71,7 +74,9 @@ pub(super) fn check(cx: &mut Context<'_>) {
     let mut check = Check {
         program: cx.program,
         facts: BTreeMap::new(),
-        summaries: HashMap::new(),
+        numbers: HashMap::new(),
+        summaries: Vec::new(),
+        prepared: HashMap::new(),
         cores: Cores::default(),
         budget: MAX_STEPS,
         evaluations: MAX_EVALUATIONS,
@@ -91,13 +96,40 @@ type Known = (u16, Place, Option<(SegmentId, At)>);
 
 struct Check<'p> {
     program: &'p Program,
-    facts: BTreeMap<SegmentId, Rc<Facts>>,
-    summaries: HashMap<(SegmentId, Vec<i64>, Vec<i64>), Rc<Summary>>,
+    facts: BTreeMap<SegmentId, Arc<Facts>>,
+    /// Numbers of summaries.
+    numbers: HashMap<Key, u32>,
+    summaries: Vec<Arc<Summary>>,
+    /// Summaries made ahead, in parallel, which nothing has asked for yet.
+    prepared: HashMap<Key, Summary>,
     cores: Cores,
     budget: u64,
     evaluations: u64,
     found: Vec<Violation>,
     seen: BTreeSet<Known>,
+}
+
+/// What calls with one summary share: the segment, and what of the parameter row and of the run
+/// parameters matters.
+type Key = (SegmentId, Vec<i64>, Vec<i64>);
+
+/// The key of a call's summary; `None` where the row has no value.
+fn key(
+    program: &Program,
+    segment: SegmentId,
+    facts: &Facts,
+    row: &[IndexExpr],
+    env: &IndexEnv<'_>,
+) -> Option<Key> {
+    let mut params = vec![0; row.len()];
+    for (at, expr) in row.iter().enumerate() {
+        if facts.params.get(at) == Some(&true) {
+            params[at] = expr.eval(env, &program.tables)?;
+        }
+    }
+    let dims = env.dims.iter().zip(&facts.dims);
+    let dims = dims.map(|(value, used)| if *used { *value } else { 0 });
+    Some((segment, params, dims.collect()))
 }
 
 /// A running repeat.
@@ -127,9 +159,9 @@ impl<'p> Check<'p> {
         }
     }
 
-    fn facts(&mut self, segment: SegmentId) -> Rc<Facts> {
+    fn facts(&mut self, segment: SegmentId) -> Arc<Facts> {
         let program = self.program;
-        let new = || Rc::new(Facts::new(program, &program.segments[segment]));
+        let new = || Arc::new(Facts::new(program, &program.segments[segment]));
         self.facts.entry(segment).or_insert_with(new).clone()
     }
 
@@ -235,6 +267,7 @@ impl<'p> Check<'p> {
         let Some(classes) = self.classes(id, entry, dims) else {
             return false;
         };
+        self.prepare(entry, &classes, dims);
         for class in classes {
             let mut walk = Walk {
                 id,
@@ -460,9 +493,16 @@ impl<'p> Check<'p> {
         self.report(None, violation);
     }
 
+    /// The statement of a call that was the last to write the first bytes of a gap.
+    fn writer(&self, who: Who, gap: Gap) -> Option<At> {
+        self.summaries
+            .get(who.summary as usize)?
+            .writer(gap.bytes.0)
+    }
+
     /// Adds who destroyed the bytes.
     fn with_cause(&self, walk: &Walk<'_>, violation: Violation, gap: Gap) -> Violation {
-        let Some(who) = gap.by else {
+        let Some((who, at)) = gap.by.and_then(|who| Some((who, self.writer(who, gap)?))) else {
             return violation.note("nothing has written them");
         };
         let names = Names {
@@ -473,7 +513,7 @@ impl<'p> Check<'p> {
             .note(format!(
                 "the last write there is {}, called by step {} of entry @{}, through a buffer that \
                  is not kept",
-                names.stmt(who.at),
+                names.stmt(at),
                 who.step,
                 walk.entry.name
             ))
@@ -495,17 +535,12 @@ impl<'p> Check<'p> {
         };
         let facts = self.facts(segment);
         let env = core_env(index, core, counters, walk.dims);
-        let mut params = vec![0; row.len()];
-        for (at, expr) in row.iter().enumerate() {
-            if facts.params.get(at) == Some(&true) {
-                match expr.eval(&env, &program.tables) {
-                    Some(value) => params[at] = value,
-                    // Rows without value are reported with the schedule.
-                    None => return true,
-                }
-            }
-        }
-        let summary = self.summary(segment, &facts, params, core, walk.dims);
+        // Rows without value are reported with the schedule.
+        let Some(key) = key(program, segment, &facts, row, &env) else {
+            return true;
+        };
+        let number = self.summary(key, &facts, core, walk.dims);
+        let summary = self.summaries[number as usize].clone();
         if !summary.ends {
             walk.stuck = true;
             return self.budget > 0;
@@ -517,38 +552,80 @@ impl<'p> Check<'p> {
         if let Some((gap, need)) = walk.memory.missing(&summary.needs) {
             self.missing(walk, segment, step, gap, need);
         }
-        if let Some(damage) = walk.memory.apply(&summary.left, step, segment) {
-            self.damaged(walk, segment, damage);
+        let who = Who {
+            step,
+            segment,
+            summary: number,
+        };
+        if let Some(damage) = walk.memory.apply(&summary.left, who) {
+            self.damaged(walk, who, damage);
         }
         true
     }
 
-    /// The summary of a call, with its problems reported when it is made.
-    fn summary(
-        &mut self,
-        segment: SegmentId,
-        facts: &Rc<Facts>,
-        params: Vec<i64>,
-        core: CoreAddress,
-        dims: &[i64],
-    ) -> Rc<Summary> {
-        let relevant: Vec<i64> = dims
-            .iter()
-            .zip(&facts.dims)
-            .map(|(value, used)| if *used { *value } else { 0 })
-            .collect();
-        let key = (segment, params, relevant);
-        if let Some(known) = self.summaries.get(&key) {
-            return known.clone();
+    /// Makes the summaries of all calls outside of repeats, in parallel. Together they take no more
+    /// than the budget and what is under way when it is reached; what is missing is made on demand.
+    fn prepare(&mut self, entry: &Entry, classes: &[Class], dims: &[i64]) {
+        let program = self.program;
+        let mut wanted: BTreeSet<Key> = BTreeSet::new();
+        let mut pc = 0;
+        while let Some(step) = entry.steps.get(pc) {
+            pc += 1;
+            match step {
+                Step::Repeat { len, .. } => pc += *len as usize,
+                Step::Call {
+                    segment, on, row, ..
+                } => {
+                    let facts = self.facts(*segment);
+                    let keys = classes.iter().filter_map(|class| {
+                        let index = program.regions[*on].position(class.core)?;
+                        let env = core_env(index, class.core, &[], dims);
+                        key(program, *segment, &facts, row, &env)
+                    });
+                    wanted.extend(keys.filter(|key| !self.numbers.contains_key(key)));
+                }
+                Step::Probe(_) => {}
+            }
         }
-        let code = &self.program.segments[segment];
-        let call = Call {
-            segment: code,
-            facts,
-            params: &key.1,
-            dims,
+        let (all, spent) = (self.budget, AtomicU64::new(0));
+        let facts = &self.facts;
+        let made = wanted.into_par_iter().filter_map(|key| {
+            let left = all.checked_sub(spent.load(Ordering::Relaxed))?;
+            let call = Call {
+                segment: &program.segments[key.0],
+                facts: facts.get(&key.0)?,
+                params: &key.1,
+                dims,
+            };
+            let summary = summarise(&call, &mut left.clone());
+            spent.fetch_add(summary.steps, Ordering::Relaxed);
+            Some((key, summary))
+        });
+        self.prepared = made.collect();
+    }
+
+    /// The number of a summary, with its problems reported when it is made.
+    fn summary(&mut self, key: Key, facts: &Facts, core: CoreAddress, dims: &[i64]) -> u32 {
+        if let Some(known) = self.numbers.get(&key) {
+            return *known;
+        }
+        let (segment, code) = (key.0, &self.program.segments[key.0]);
+        let prepared = self.prepared.remove(&key);
+        let summary = match prepared.filter(|summary| summary.steps < self.budget) {
+            Some(summary) => {
+                self.budget -= summary.steps;
+                summary
+            }
+            None => {
+                let call = Call {
+                    segment: code,
+                    facts,
+                    params: &key.1,
+                    dims,
+                };
+                summarise(&call, &mut self.budget)
+            }
         };
-        let summary = Rc::new(summarise(&call, &mut self.budget));
         let names = Names {
             program: self.program,
             segment,
@@ -564,8 +641,10 @@ impl<'p> Check<'p> {
             let violation = names.violation(*at, *other, problem).note(note);
             self.report(other.map(|other| (segment, other)), violation);
         }
-        self.summaries.insert(key, summary.clone());
-        summary
+        let number = self.summaries.len() as u32;
+        self.summaries.push(Arc::new(summary));
+        self.numbers.insert(key, number);
+        number
     }
 
     fn missing(&mut self, walk: &Walk<'_>, segment: SegmentId, step: u32, gap: Gap, need: Need) {
@@ -584,14 +663,19 @@ impl<'p> Check<'p> {
         );
         let violation = Violation::new(codes::UNINITIALISED, names.place(need.at), message);
         let violation = self.with_cause(walk, violation, gap);
-        self.report(gap.by.map(|who| (who.segment, who.at)), violation);
+        let by = gap
+            .by
+            .and_then(|who| Some((who.segment, self.writer(who, gap)?)));
+        self.report(by, violation);
     }
 
-    fn damaged(&mut self, walk: &Walk<'_>, segment: SegmentId, damage: Damage) {
+    fn damaged(&mut self, walk: &Walk<'_>, who: Who, damage: Damage) {
         let names = Names {
             program: self.program,
-            segment,
+            segment: who.segment,
         };
+        let writer = self.summaries[who.summary as usize].writer(damage.bytes.0);
+        let place = writer.map_or(Place::Segment(who.segment), |at| names.place(at));
         let name = &self.program.tensors[damage.of.tensor].name;
         let (what, help) = if damage.of.weight {
             (
@@ -610,7 +694,7 @@ impl<'p> Check<'p> {
             damage.bytes.1,
             core_name(walk.class.core)
         );
-        let violation = Violation::new(codes::SLOT_REUSED, names.place(damage.at), message);
+        let violation = Violation::new(codes::SLOT_REUSED, place, message);
         self.report(None, violation.help(help));
     }
 }

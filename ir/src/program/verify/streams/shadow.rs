@@ -202,12 +202,11 @@ impl Shadow {
 
     /// What all bytes hold after the call.
     pub(super) fn left(&self, segment: &Segment) -> Intervals<Left> {
-        let mut left = Intervals::default();
-        for (low, high, cell) in self.cells.iter() {
+        let written = self.cells.iter().filter_map(|(low, high, cell)| {
             let (Some(writer), Content::Of(buffer) | Content::Posted(buffer)) =
                 (cell.writer, cell.content)
             else {
-                continue;
+                return None;
             };
             let kept =
                 matches!(cell.content, Content::Of(_)) && segment.buffers[buffer].role.live_out();
@@ -217,10 +216,9 @@ impl Shadow {
                 After::Destroyed
             };
             let at = writer.at;
-            left.set(low, high, Left { after, at });
-        }
-        left.join();
-        left
+            Some((low, high, Left { after, at }))
+        });
+        written.collect()
     }
 }
 
