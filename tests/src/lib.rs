@@ -2,6 +2,7 @@
 
 pub mod filetest;
 pub mod fuzz;
+pub mod held_out;
 pub mod identities;
 pub mod kernels;
 pub mod random_graph;

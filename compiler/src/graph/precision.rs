@@ -12,6 +12,7 @@
 //!
 //! Before: verified. After: no contraction but those named multiplies f32. Pairs of conversions that
 //! cancel are left to `canonicalise`, those of weights to `fold-constants`. Cost: number of nodes.
+//! [`rounding_bound`] says how far outputs may move.
 
 use std::collections::BTreeMap;
 
@@ -88,6 +89,48 @@ fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
         };
         Ok(Some(vec![e.emit(back, &[value])?]))
     })
+}
+
+/// Largest relative error of one rounding to bf16, to nearest with 8 bits of significand.
+const BF16_ROUNDING: f64 = 1.0 / 256.0;
+
+/// How many times the root of the number of roundings a sum of them may reach.
+const CONFIDENCE: f64 = 4.0;
+
+/// How far each output of a function may be, relative to its largest magnitude, from the same function
+/// without bf16: `4 * sqrt(n) / 256`, where `n` is the largest number of operands of contractions in
+/// bf16 on a path from an input, 0 without any.
+///
+/// A contraction multiplies operands that were rounded, `a * (1 + d) * b * (1 + e)` with `d` and `e` at
+/// most `u = 1/256`, in f32, where the product is exact; its sum of `k` products in f32 adds at most
+/// `k / 2^24`, as it does with `keep`, and is left to the tolerance of that. So what a path from an input
+/// contributes is wrong by a factor of `n` such roundings. Taken as independent and of mean zero
+/// (Higham and Mary, A new approach to probabilistic rounding error analysis, 2019), their sum exceeds
+/// `c * sqrt(n) * u` with a probability of at most `2 * exp(-c^2 / 2)`; `c` is 4, and as roundings are
+/// spread over the interval rather than at its ends, real probabilities are far smaller. Contributions
+/// may cancel, hence the bound relative to the largest magnitude. It is a measure of what rounding does
+/// and no proof: a model may amplify what its first layers have lost.
+pub fn rounding_bound(func: &Function) -> Vec<f64> {
+    let mut roundings: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for node in &func.regions[func.body()].nodes {
+        let data = &func.nodes[*node];
+        let before = data.args.iter().filter_map(|arg| roundings.get(arg)).max();
+        let count = before.copied().unwrap_or(0) + rounded_operands(func, *node);
+        roundings.extend(data.results.iter().map(|result| (*result, count)));
+    }
+    let count = |value: &ValueId| roundings.get(value).copied().unwrap_or(0);
+    let bound = |n: usize| CONFIDENCE * (n as f64).sqrt() * BF16_ROUNDING;
+    func.results().iter().map(count).map(bound).collect()
+}
+
+/// The operands in bf16 that a node multiplies pairwise and sums up, with those of its regions.
+fn rounded_operands(func: &Function, node: NodeId) -> usize {
+    let data = &func.nodes[node];
+    let types = func.types(&data.args);
+    let own = multiplied(&data.op, &types).into_iter();
+    let own = own.filter(|n| types[*n].dtype == DType::Bf16).count();
+    let regions = data.regions.iter().flat_map(|r| &func.regions[*r].nodes);
+    own + regions.map(|n| rounded_operands(func, *n)).sum::<usize>()
 }
 
 /// Whether the user wants the node to stay as it is.
@@ -194,5 +237,45 @@ fn origin(func: &Function, mut value: ValueId) -> Option<usize> {
             }
             _ => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dojoc_ir::level::Level as _;
+
+    use super::*;
+    use crate::pass::{Run, RunOptions};
+
+    #[test]
+    fn bounds_grow_with_the_contractions_on_a_path() {
+        let text = "dojo graph 1
+            module @m {
+              func @main(%x : f32[4, 4], %w : f32[4, 4]) -> (%y : f32[4, 4], %z : f32[4, 4]) {
+                %a = dot %x, %w {batch = [], contract = [[1, 0]]} : f32[4, 4]
+                %b = dot %w, %x {batch = [], contract = [[1, 0]]} : f32[4, 4]
+                %c = add %a, %b : f32[4, 4]
+                %y = dot %c, %w {batch = [], contract = [[1, 0]]} : f32[4, 4]
+                %z = neg %x : f32[4, 4]
+                return %y, %z
+              }
+            }";
+        let module = Module::parse(text).expect("the text is right");
+        let bounds = |precision| {
+            let options = RunOptions {
+                passes: PassOptions {
+                    precision,
+                    ..PassOptions::default()
+                },
+                ..RunOptions::default()
+            };
+            let module = Run::new(options).graph([&PASS], module.clone());
+            let module = module.expect("the pass runs");
+            let main = module.main().expect("there is one");
+            rounding_bound(&module.functions[main])
+        };
+        assert_eq!(bounds(Precision::Keep), [0.0, 0.0]);
+        // Two contractions of two operands on the longest path.
+        assert_eq!(bounds(Precision::Bf16), [4.0 * 2.0 / 256.0, 0.0]);
     }
 }

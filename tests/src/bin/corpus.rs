@@ -3,20 +3,17 @@
 //! and a metric in `info.json`) must reproduce their metric.
 
 use std::error::Error;
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use dojoc_compiler::import::onnx::{GivenShape, ImportOptions, import_file};
-use dojoc_compiler::io::npz::read_npz;
 use dojoc_compiler::pass::{Run, RunOptions};
 use dojoc_compiler::pipeline;
 use dojoc_ir::graph::eval::{Options, initial_states, run};
 use dojoc_ir::graph::{Module, parse};
 use dojoc_ir::level::Level as _;
-use dojoc_ir::tensor::Tensor;
-use serde_json::Value;
+use dojoc_tests::held_out::{HeldOut, Score};
 
 #[expect(clippy::print_stdout, reason = "this is a command")]
 fn print(text: &str) {
@@ -57,24 +54,12 @@ fn main() -> ExitCode {
 }
 
 fn check(case: &Path) -> Result<String, Box<dyn Error>> {
-    let (heldout, info) = (case.join("heldout.npz"), case.join("info.json"));
-    let data = if heldout.exists() {
-        read_npz(heldout)?
-    } else {
-        vec![]
-    };
-    let get = |name: &str| -> Result<Tensor, Box<dyn Error>> {
-        let found = data.iter().find(|(n, _)| n.as_str() == name);
-        Ok(found
-            .ok_or_else(|| format!("no `{name}` in heldout.npz"))?
-            .1
-            .to_tensor()?)
-    };
+    let data = HeldOut::read(case)?;
     let mut options = ImportOptions::default();
-    if let Ok(x) = get("x") {
+    if let Some(data) = &data {
         options.bind_from_inputs.push(GivenShape {
             name: None,
-            shape: x.shape().to_vec(),
+            shape: data.input.shape().to_vec(),
         });
     }
     let module = import_file(case.join("model.onnx"), &options)?.module;
@@ -84,13 +69,11 @@ fn check(case: &Path) -> Result<String, Box<dyn Error>> {
     round_trip(&optimised)?;
     let report = format!("{} nodes, text reads back", count(&module));
     let report = format!("{report}, {} nodes after the pipeline", count(&optimised));
-    if data.is_empty() || !info.exists() {
+    let Some(data) = data else {
         return Ok(report);
-    }
-    let info: Value = serde_json::from_str(&fs::read_to_string(info)?)?;
-    let metric = info.get("metric").ok_or("info.json has no metric")?;
-    let before = check_metric(&module, metric, &get)?;
-    let after = check_metric(&optimised, metric, &get)?;
+    };
+    let before = check_metric(&module, &data)?;
+    let after = check_metric(&optimised, &data)?;
     Ok(format!("{report}, {before}, {after} after the pipeline"))
 }
 
@@ -112,51 +95,22 @@ fn round_trip(module: &Module) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-type Get<'a> = dyn Fn(&str) -> Result<Tensor, Box<dyn Error>> + 'a;
-
-fn check_metric(module: &Module, metric: &Value, get: &Get<'_>) -> Result<String, Box<dyn Error>> {
+fn check_metric(module: &Module, data: &HeldOut) -> Result<Score, Box<dyn Error>> {
     let main = module.main().ok_or("no function")?;
     let mut states = initial_states(module)?;
-    let results = run(module, main, &[get("x")?], &mut states, Options::default())?;
-    let found = results.first().ok_or("no output")?.to_f64s();
-    if let Some(expected) = metric.get("top1").and_then(Value::as_f64) {
-        let labels = get("labels")?.to_i64s();
-        let classes = found.len() / labels.len();
-        let hits = found
-            .chunks(classes)
-            .zip(&labels)
-            .filter(|(scores, label)| {
-                let best = (0..classes).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-                best == usize::try_from(**label).ok()
-            })
-            .count();
-        let accuracy = hits as f64 / labels.len() as f64;
-        let report = format!(
-            "accuracy {:.2} % ({hits} of {})",
-            100.0 * accuracy,
-            labels.len()
-        );
-        // One image may fall either way where int8 rounding decides.
-        let allowed = 1.5 / labels.len() as f64;
-        return match (accuracy - expected).abs() <= allowed {
-            true => Ok(report),
-            false => Err(format!("{report}, expected {:.2} %", 100.0 * expected).into()),
-        };
-    }
-    let expected = metric
-        .get("psnr_db")
-        .and_then(Value::as_f64)
-        .ok_or("unknown metric")?;
-    let reference = get("hi")?.to_f64s();
-    let error = found
-        .iter()
-        .zip(&reference)
-        .map(|(f, r)| (f - r).powi(2))
-        .sum::<f64>();
-    let psnr = -10.0 * (error / reference.len() as f64).log10();
-    let report = format!("PSNR {psnr:.2} dB");
-    match (psnr - expected).abs() < 0.05 {
-        true => Ok(report),
-        false => Err(format!("{report}, expected {expected:.2} dB").into()),
+    let inputs = [data.input.clone()];
+    let results = run(module, main, &inputs, &mut states, Options::default())?;
+    let found = data.score(results.first().ok_or("no output")?)?;
+    let Some(expected) = data.expected else {
+        return Ok(found);
+    };
+    // One image may fall either way where int8 rounding decides.
+    let allowed = match found {
+        Score::Accuracy(_) => 150.0 / data.rows() as f64,
+        Score::Psnr(_) => 0.05,
+    };
+    match found.distance(expected) <= allowed {
+        true => Ok(found),
+        false => Err(format!("{found}, expected {expected}").into()),
     }
 }
