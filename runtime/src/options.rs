@@ -40,6 +40,9 @@ pub struct RunOptions {
     pub probes: Vec<Arc<str>>,
     /// Seed of a random schedule, for tests: results do not depend on it.
     pub shuffle: Option<u64>,
+    /// Measure the time that instructions compute, see [`Stats::compute_nanos`]. Two looks at the
+    /// clock an instruction.
+    pub time_compute: bool,
     /// Run with the sanitizer, which finds uses of memory that the rules of the level forbid. Slow.
     pub sanitize: bool,
 }
@@ -57,13 +60,14 @@ impl Default for RunOptions {
             cancel: None,
             probes: Vec::new(),
             shuffle: None,
+            time_compute: false,
             sanitize: false,
         }
     }
 }
 
-/// What a run did. Everything but `allocated_bytes` is the same for every number of threads and
-/// every schedule.
+/// What a run did. Everything but `allocated_bytes` and `compute_nanos` is the same for every number
+/// of threads and every schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Statements carried out, without view definitions and loops.
@@ -80,4 +84,8 @@ pub struct Stats {
     pub dram_bytes: u64,
     /// Most bytes of program memory that were allocated on the host at one time.
     pub allocated_bytes: u64,
+    /// Nanoseconds that all threads together spent in instructions that compute, that is not in
+    /// messages, DRAM, tokens and loops, if [`RunOptions::time_compute`] asks for it; else 0. The
+    /// sanitizer does not measure it.
+    pub compute_nanos: u64,
 }

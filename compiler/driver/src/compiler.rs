@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower};
+use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower, lower_to_tiled};
 use dojoc_compiler::pass::{
     self, Agreement, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation, Validator,
 };
-use dojoc_compiler::pipeline::{self, Made};
+use dojoc_compiler::pipeline::{self, Made, PipelineStep};
 use dojoc_compiler::tile::{Plan, TileOptions};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::graph;
@@ -81,6 +81,18 @@ pub struct CompiledProgram {
     pub seconds: Vec<(&'static str, f64)>,
 }
 
+/// A model at the TILED level.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CompiledTiled {
+    /// The model.
+    pub tiled: tiled::Module,
+    /// The splits that were chosen.
+    pub plan: Plan,
+    /// What the user should know.
+    pub warnings: Diagnostics,
+}
+
 /// Takes the name of a pass and the text of the model after it.
 pub type Dump<'a> = dyn FnMut(&str, &str) + 'a;
 
@@ -119,8 +131,7 @@ impl Compiler {
         module: &Module,
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<Compiled> {
-        let passes = pipeline::GRAPH.iter().map(|step| step.pass);
-        let passes: Vec<_> = passes.collect();
+        let passes = self.kept(pipeline::GRAPH.iter())?;
         self.check_dump(passes.iter().map(|pass| pass.name))?;
         let (mut compiled, validator) = self.run(module, passes, dump)?;
         compiled.agreements = validator.map_or(vec![], |v| v.agreements);
@@ -165,12 +176,8 @@ impl Compiler {
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<CompiledProgram> {
         let start = Instant::now();
-        let target = match &self.target {
-            Some(target) => target.clone(),
-            None => Target::named("d1")?,
-        };
-        let steps = pipeline::GRAPH.iter().chain(pipeline::LOWER);
-        let passes: Vec<_> = steps.map(|step| step.pass).collect();
+        let target = self.machine()?;
+        let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
         let stages = pipeline::STAGES.iter().map(|stage| stage.name);
         self.check_dump(passes.iter().map(|pass| pass.name).chain(stages))?;
         let mut dump = dump;
@@ -179,15 +186,7 @@ impl Compiler {
             None => self.run(module, passes, None)?,
         };
         let graph_seconds = start.elapsed().as_secs_f64();
-        let options = LowerOptions {
-            tile: TileOptions {
-                plan: self.options.plan.clone(),
-                ..TileOptions::default()
-            },
-            program: ProgramOptions {
-                probes: self.options.probes.clone(),
-            },
-        };
+        let options = self.lower_options();
         let lowered = lower(compiled.module.graph(), target.machine(), &options)?;
         if let Some(dump) = dump {
             self.dump_stages(&lowered, dump);
@@ -221,6 +220,71 @@ impl Compiler {
                 ("verify", verify_seconds),
             ],
         })
+    }
+
+    /// Takes a model to the TILED level, also on a machine of several chips, for which there is no
+    /// emission.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_tiled<'a>(
+        &'a self,
+        module: &Module,
+        dump: Option<&'a mut Dump<'a>>,
+    ) -> Result<CompiledTiled> {
+        let target = self.machine()?;
+        let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
+        self.check_dump(passes.iter().map(|pass| pass.name))?;
+        let (compiled, mut validator) = self.run(module, passes, dump)?;
+        let options = self.lower_options();
+        let tiled = lower_to_tiled(compiled.module.graph(), target.machine(), &options)?;
+        if self.options.verify {
+            let violations = tiled::verify_on(&tiled.module, target.machine()).into_iter();
+            let found = violations.map(|v| v.into_diagnostic(&tiled.module, &Default::default()));
+            Diagnostics(found.collect()).ok(())?;
+        }
+        if let Some(validator) = &mut validator {
+            validator.check_tiled(&tiled.module)?;
+        }
+        Ok(CompiledTiled {
+            tiled: tiled.module,
+            plan: tiled.plan,
+            warnings: compiled.warnings,
+        })
+    }
+
+    fn machine(&self) -> Result<Target> {
+        match &self.target {
+            Some(target) => Ok(target.clone()),
+            None => Target::named("d1"),
+        }
+    }
+
+    /// The passes of these steps, without those that are left out.
+    fn kept<'s>(
+        &self,
+        steps: impl Iterator<Item = &'s PipelineStep>,
+    ) -> Result<Vec<&'static Pass<graph::Module>>> {
+        for name in &self.options.skipped {
+            find(name)?;
+        }
+        let passes = steps.map(|step| step.pass);
+        Ok(passes
+            .filter(|pass| !self.options.skipped.contains(pass.name))
+            .collect())
+    }
+
+    fn lower_options(&self) -> LowerOptions {
+        LowerOptions {
+            tile: TileOptions {
+                plan: self.options.plan.clone(),
+                chips: self.options.chips,
+                ..TileOptions::default()
+            },
+            program: ProgramOptions {
+                probes: self.options.probes.clone(),
+            },
+        }
     }
 
     /// Runs the named passes in this order.

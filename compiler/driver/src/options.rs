@@ -29,6 +29,8 @@ pub struct CompileOptions {
     pub(crate) dump_after: DumpAfter,
     pub(crate) plan: Plan,
     pub(crate) probes: BTreeSet<Arc<str>>,
+    pub(crate) chips: Option<u64>,
+    pub(crate) skipped: BTreeSet<String>,
 }
 
 impl Default for CompileOptions {
@@ -47,6 +49,8 @@ impl Default for CompileOptions {
             dump_after: DumpAfter::None,
             plan: Plan::default(),
             probes: BTreeSet::new(),
+            chips: None,
+            skipped: BTreeSet::new(),
         }
     }
 }
@@ -151,6 +155,20 @@ impl CompileOptions {
     #[must_use]
     pub fn probe(mut self, name: &str) -> Self {
         self.probes.insert(name.into());
+        self
+    }
+
+    /// Plans for this many chips at most; by default for all that the machine has.
+    #[must_use]
+    pub fn chips(mut self, chips: u64) -> Self {
+        self.chips = Some(chips);
+        self
+    }
+
+    /// Leaves a pass out, to see what it is worth. Lowering needs some of them.
+    #[must_use]
+    pub fn skip_pass(mut self, name: &str) -> Self {
+        self.skipped.insert(name.into());
         self
     }
 

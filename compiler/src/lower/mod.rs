@@ -17,7 +17,7 @@ use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::{NOT_TILED, Plan, TileOptions, Tiled, tile};
+use crate::tile::{NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, tile};
 use memory::Full;
 use tiled_to_mesh::{Failure, tiled_to_mesh};
 
@@ -55,17 +55,73 @@ const ATTEMPTS: [(f64, Option<u64>); 5] = [
     (0.02, Some(4 << 10)),
 ];
 
+/// A model that has been tiled, and placed if it is on one chip.
+enum Placed {
+    OneChip(mesh::Module),
+    Chips(tiled::Module),
+}
+
 /// Takes a model (after the passes of [`LOWER`](crate::pipeline::LOWER)) through all levels.
 ///
 /// # Errors
 /// Those of the levels; that a model does not fit only when no attempt to save memory helped, with
-/// the attempt that came closest.
+/// the attempt that came closest; a plan over several chips.
 pub fn lower(
     module: &graph::Module,
     machine: &Machine,
     options: &LowerOptions,
 ) -> Result<Lowered, Diagnostics> {
     let mut seconds = [0.0; 3];
+    let (placed, plan) = place(module, machine, options, &mut seconds)?;
+    let mesh = match placed {
+        Placed::OneChip(mesh) => mesh,
+        Placed::Chips(_) => {
+            let message = format!(
+                "the plan is over several chips of {}, for which no routes are made",
+                machine.name
+            );
+            let found = Diagnostic::new(SEVERAL_CHIPS, Kind::Unsupported, message);
+            return Err(found
+                .help("`--chips 1` plans for one chip; `--emit tiled` prints the plan")
+                .into());
+        }
+    };
+    let start = Instant::now();
+    let program = mesh_to_program(&mesh, machine, &options.program)?;
+    seconds[2] = start.elapsed().as_secs_f64();
+    Ok(Lowered {
+        tiled: mesh.tiled.clone(),
+        mesh,
+        program,
+        plan,
+        seconds,
+    })
+}
+
+/// Takes a model to TILED, as [`lower`] would, on any number of chips.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_to_tiled(
+    module: &graph::Module,
+    machine: &Machine,
+    options: &LowerOptions,
+) -> Result<Tiled, Diagnostics> {
+    let (placed, plan) = place(module, machine, options, &mut [0.0; 3])?;
+    let module = match placed {
+        Placed::OneChip(mesh) => mesh.tiled,
+        Placed::Chips(tiled) => tiled,
+    };
+    Ok(Tiled { module, plan })
+}
+
+/// The first attempt whose values have places.
+fn place(
+    module: &graph::Module,
+    machine: &Machine,
+    options: &LowerOptions,
+    seconds: &mut [f64; 3],
+) -> Result<(Placed, Plan), Diagnostics> {
     let mut full: Option<Box<Full>> = None;
     for (weight_price, gather_above) in ATTEMPTS {
         let start = Instant::now();
@@ -79,22 +135,15 @@ pub fn lower(
             plan,
         } = tile(module, machine, &attempt)?;
         seconds[0] += start.elapsed().as_secs_f64();
+        let mut axes = tiled.grids.values().flat_map(|grid| &grid.axes);
+        if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
+            return Ok((Placed::Chips(tiled), plan));
+        }
         let start = Instant::now();
         let placed = tiled_to_mesh(tiled, machine);
         seconds[1] += start.elapsed().as_secs_f64();
         match placed {
-            Ok(mesh) => {
-                let start = Instant::now();
-                let program = mesh_to_program(&mesh, machine, &options.program)?;
-                seconds[2] = start.elapsed().as_secs_f64();
-                return Ok(Lowered {
-                    tiled: mesh.tiled.clone(),
-                    mesh,
-                    program,
-                    plan,
-                    seconds,
-                });
-            }
+            Ok(mesh) => return Ok((Placed::OneChip(mesh), plan)),
             Err(Failure::Full(found)) => {
                 if full.as_ref().is_none_or(|best| found.bytes < best.bytes) {
                     full = Some(found);

@@ -54,7 +54,7 @@ pub(super) fn build(
 ) -> Result<Function, Diagnostics> {
     let mut bodies = PrimaryMap::new();
     bodies.push(Body::default());
-    let one = grids.of(&[]);
+    let one = grids.one();
     let mut builder = Builder {
         problem,
         choice,

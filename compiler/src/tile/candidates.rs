@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dojoc_ir::access::Affine;
 use dojoc_ir::machine::Machine;
-use dojoc_ir::tiled::{Coalesced, GridId, Layout, LoopSplit, StepRule};
+use dojoc_ir::tiled::{AxisLevel, Coalesced, GridId, Layout, LoopSplit, StepRule};
 
 use super::cost;
 use super::grids::Grids;
@@ -128,46 +128,64 @@ pub(super) fn own(
         StepRule::Loop(access) => access.dims[d].kind != dojoc_ir::access::DimKind::Parallel,
         StepRule::Kernel(_) => false,
     };
-    let dims: Vec<(usize, u64, Vec<u64>)> = (0..extents.len())
+    let dims: Vec<(usize, u64)> = (0..extents.len())
         .filter(|d| extents[*d] > 1 && !reduces(*d) && rule.rule.is_splittable(*d))
-        .map(|d| {
-            let unit = unit(&rule.rule, d, machine);
-            (d, unit, parts(extents[d], unit, grids.cores()))
-        })
+        .map(|d| (d, unit(&rule.rule, d, machine)))
         .collect();
     let mut found: Vec<(f64, Candidate)> = vec![];
-    let mut counts = vec![1u64; dims.len()];
-    let cores = grids.cores();
-    enumerate(&dims, 0, cores, &mut counts, &mut |counts| {
-        let grid = grids.of(counts);
-        let mut axis = 0;
-        let mut split = vec![];
-        for ((dim, unit, _), count) in dims.iter().zip(counts) {
-            if *count > 1 {
-                split.push(LoopSplit {
-                    dim: *dim,
-                    axes: vec![axis],
-                    unit: *unit,
-                });
-                axis += 1;
-            }
-        }
-        let candidate = Candidate::new(rules, rule, grid, split, grids, machine);
-        let gathered: f64 = (candidate.needs.iter().zip(moves).zip(&rules.args))
-            .map(|((need, moves), ty)| {
-                let bytes = traffic::window_elements(need, &grids[grid]) * ty.dtype.bytes() as f64;
-                if *moves { bytes } else { bytes * 0.02 }
+    for upper in spread(&dims, &extents, grids) {
+        // What is left of a loop for the cores of a chip.
+        let within: Vec<Vec<u64>> = (dims.iter())
+            .map(|(d, unit)| {
+                let above: u64 = upper.iter().filter(|u| u.1 == *d).map(|u| u.2).product();
+                parts(extents[*d].div_ceil(above), *unit, grids.cores())
             })
-            .sum();
-        let cycles = candidate.cycles + gathered / f64::from(machine.noc.beat.value);
-        found.push((cycles, candidate));
-    });
+            .collect();
+        let mut counts = vec![1u64; dims.len()];
+        let cores = grids.cores();
+        enumerate(&within, 0, cores, &mut counts, &mut |counts| {
+            let above = upper.iter().map(|(level, _, size)| (*level, *size));
+            let core = counts.iter().map(|count| (AxisLevel::Core, *count));
+            let grid = grids.of(&above.chain(core).collect::<Vec<_>>());
+            let mut axis = upper.len();
+            let mut split = vec![];
+            for ((dim, unit), count) in dims.iter().zip(counts) {
+                let of_dim = upper.iter().enumerate().filter(|(_, u)| u.1 == *dim);
+                let mut axes: Vec<usize> = of_dim.map(|(axis, _)| axis).collect();
+                if *count > 1 {
+                    axes.push(axis);
+                    axis += 1;
+                }
+                if !axes.is_empty() {
+                    split.push(LoopSplit {
+                        dim: *dim,
+                        axes,
+                        unit: *unit,
+                    });
+                }
+            }
+            let candidate = Candidate::new(rules, rule, grid, split, grids, machine);
+            let gathered: f64 = (candidate.needs.iter().zip(moves).zip(&rules.args))
+                .map(|((need, moves), ty)| {
+                    let bytes =
+                        traffic::window_elements(need, &grids[grid]) * ty.dtype.bytes() as f64;
+                    if *moves { bytes } else { bytes * 0.02 }
+                })
+                .sum();
+            let cycles = candidate.cycles + gathered / f64::from(machine.noc.beat.value);
+            found.push((cycles, candidate));
+        });
+    }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // Not all of one kind: ways that split the same loops are limited.
+    // Not all of one kind: ways that split the same loops over the same levels are limited.
     let mut kept: Vec<Candidate> = vec![];
     for (_, candidate) in found {
-        let dims = |c: &Candidate| c.split.iter().map(|s| s.dim).collect::<Vec<_>>();
-        let alike = kept.iter().filter(|k| dims(k) == dims(&candidate)).count();
+        let kind = |c: &Candidate| {
+            let upper = grids[c.grid].axes.iter();
+            let upper = upper.filter(|a| a.level != AxisLevel::Core).count();
+            (upper, c.split.iter().map(|s| s.dim).collect::<Vec<_>>())
+        };
+        let alike = kept.iter().filter(|k| kind(k) == kind(&candidate)).count();
         if alike < 3 {
             kept.push(candidate);
         }
@@ -178,14 +196,48 @@ pub(super) fn own(
     kept
 }
 
+/// An axis above cores: its level, the loop that it splits, its size.
+type Upper = (AxisLevel, usize, u64);
+
+/// Ways to split loops over tiles and chips: not at all, one loop over all of a level, or two.
+fn spread(dims: &[(usize, u64)], extents: &[u64], grids: &Grids) -> Vec<Vec<Upper>> {
+    let mut ways: Vec<Vec<Upper>> = vec![vec![]];
+    for (level, most) in grids.upper() {
+        let before = ways.clone();
+        let fits = |way: &[Upper], d: usize, unit: u64, size: u64| {
+            let above: u64 = way.iter().filter(|u| u.1 == d).map(|u| u.2).product();
+            size > 1 && extents[d].div_ceil(unit) >= above.saturating_mul(size)
+        };
+        let side = (1..=most.isqrt())
+            .rev()
+            .find(|s| most % s == 0)
+            .unwrap_or(1);
+        for way in before {
+            for (d, unit) in dims {
+                if fits(&way, *d, *unit, most) {
+                    ways.push([way.clone(), vec![(level, *d, most)]].concat());
+                }
+                for (e, other) in dims.iter().filter(|(e, _)| e != d) {
+                    let (rows, columns) = (most / side, side);
+                    if fits(&way, *d, *unit, rows) && fits(&way, *e, *other, columns) {
+                        let pair = vec![(level, *d, rows), (level, *e, columns)];
+                        ways.push([way.clone(), pair].concat());
+                    }
+                }
+            }
+        }
+    }
+    ways
+}
+
 fn enumerate(
-    dims: &[(usize, u64, Vec<u64>)],
+    dims: &[Vec<u64>],
     at: usize,
     cores: u64,
     counts: &mut Vec<u64>,
     visit: &mut dyn FnMut(&[u64]),
 ) {
-    let Some((_, _, parts)) = dims.get(at) else {
+    let Some(parts) = dims.get(at) else {
         visit(counts);
         return;
     };

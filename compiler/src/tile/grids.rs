@@ -6,54 +6,70 @@ use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled::{Axis, AxisLevel, Grid, GridId};
 
-/// The grids of a module, by the sizes of their axes.
+/// The grids of a module, by the levels and sizes of their axes.
 #[derive(Debug)]
 pub(super) struct Grids {
     list: PrimaryMap<GridId, Grid>,
-    by_sizes: BTreeMap<Vec<u64>, GridId>,
+    by_axes: BTreeMap<Vec<(AxisLevel, u64)>, GridId>,
+    tiles: u64,
+    chips: u64,
     cores: u64,
 }
 
 impl Grids {
-    /// No grids yet, on the cores of the first chip.
-    pub fn new(machine: &Machine) -> Self {
+    /// No grids yet, on the chips of a machine, or on the first `chips` of them.
+    pub fn new(machine: &Machine, chips: Option<u64>) -> Self {
+        let chips = chips.unwrap_or(u64::MAX).clamp(1, machine.chips());
+        let of_tile = chips.min(machine.chips_per_tile());
+        let tiles = (chips / of_tile).max(1);
+        let cores = |chip: u64| machine.cores_of_chip(u32::try_from(chip).ok()?);
         Self {
             list: PrimaryMap::new(),
-            by_sizes: BTreeMap::new(),
-            cores: machine.cores_of_chip(0).unwrap_or(1),
+            by_axes: BTreeMap::new(),
+            tiles,
+            chips: of_tile,
+            // Core-level axes number cores of every chip alike.
+            cores: (0..tiles * of_tile).filter_map(cores).min().unwrap_or(1),
         }
     }
 
-    /// Number of cores that a grid may have.
+    /// Number of cores of a chip that a grid may have.
     pub fn cores(&self) -> u64 {
         self.cores
     }
 
-    /// The grid with core-level axes of these sizes, of which those above 1 count.
-    pub fn of(&mut self, sizes: &[u64]) -> GridId {
-        let sizes: Vec<u64> = sizes.iter().copied().filter(|s| *s > 1).collect();
-        if let Some(id) = self.by_sizes.get(&sizes) {
+    /// The levels above cores that a grid may extend over, and over how much of each.
+    pub fn upper(&self) -> impl Iterator<Item = (AxisLevel, u64)> {
+        let levels = [(AxisLevel::Tile, self.tiles), (AxisLevel::Chip, self.chips)];
+        levels.into_iter().filter(|(_, size)| *size > 1)
+    }
+
+    /// How many of a level a grid may extend over.
+    pub fn most(&self, level: AxisLevel) -> u64 {
+        match level {
+            AxisLevel::Tile => self.tiles,
+            AxisLevel::Chip => self.chips,
+            AxisLevel::Core => self.cores,
+        }
+    }
+
+    /// The grid of one core.
+    pub fn one(&mut self) -> GridId {
+        self.of(&[])
+    }
+
+    /// The grid with these axes, those of higher levels first, of which those above 1 count.
+    pub fn of(&mut self, axes: &[(AxisLevel, u64)]) -> GridId {
+        let axes: Vec<(AxisLevel, u64)> = axes.iter().copied().filter(|a| a.1 > 1).collect();
+        if let Some(id) = self.by_axes.get(&axes) {
             return *id;
         }
-        let text: Vec<String> = sizes.iter().map(u64::to_string).collect();
-        let name = if text.is_empty() {
-            "one".into()
-        } else {
-            format!("g{}", text.join("x"))
-        };
-        let axes = (sizes.iter().zip('a'..='z'))
-            .map(|(size, name)| Axis {
-                name: name.to_string().into(),
-                size: *size,
-                level: AxisLevel::Core,
-            })
-            .collect();
         let id = self.list.push(Grid {
-            name: name.into(),
+            name: grid_name(&axes).into(),
             first: 0,
-            axes,
+            axes: named(&axes),
         });
-        self.by_sizes.insert(sizes, id);
+        self.by_axes.insert(axes, id);
         id
     }
 
@@ -61,6 +77,53 @@ impl Grids {
     pub fn into_list(self) -> PrimaryMap<GridId, Grid> {
         self.list
     }
+}
+
+/// As `t2_c5_g16x22`: sizes level by level.
+fn grid_name(axes: &[(AxisLevel, u64)]) -> String {
+    let letters = [
+        (AxisLevel::Tile, 't'),
+        (AxisLevel::Chip, 'c'),
+        (AxisLevel::Core, 'g'),
+    ];
+    let parts = letters.iter().filter_map(|(level, letter)| {
+        let sizes = axes.iter().filter(|a| a.0 == *level);
+        let sizes: Vec<String> = sizes.map(|a| a.1.to_string()).collect();
+        (!sizes.is_empty()).then(|| format!("{letter}{}", sizes.join("x")))
+    });
+    let parts: Vec<String> = parts.collect();
+    match parts.is_empty() {
+        true => "one".into(),
+        false => parts.join("_"),
+    }
+}
+
+/// Axes of cores are `a`, `b`, ...; those above have the names of their levels.
+fn named(axes: &[(AxisLevel, u64)]) -> Vec<Axis> {
+    let mut letters = 'a'..='z';
+    let mut count = BTreeMap::new();
+    let name = |level: AxisLevel| {
+        let text = AxisLevel::ALL.iter().find(|(l, _)| *l == level);
+        text.map_or("", |(_, name)| *name)
+    };
+    (axes.iter())
+        .map(|(level, size)| {
+            let number = count.entry(*level).and_modify(|n| *n += 1).or_insert(0);
+            let name = match (level, *number) {
+                (AxisLevel::Core, n) => match letters.next() {
+                    Some(letter) => letter.to_string(),
+                    None => format!("core{n}"),
+                },
+                (level, 0) => name(*level).to_owned(),
+                (level, n) => format!("{}{n}", name(*level)),
+            };
+            Axis {
+                name: name.into(),
+                size: *size,
+                level: *level,
+            }
+        })
+        .collect()
 }
 
 impl std::ops::Index<GridId> for Grids {

@@ -17,7 +17,10 @@ pub mod plan;
 mod problem;
 mod traffic;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use dojoc_ir::diag::{CodeInfo, Diagnostics};
+use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled;
@@ -34,6 +37,8 @@ pub const BAD_PLAN: u16 = 432;
 pub const DOES_NOT_FIT: u16 = 433;
 /// A reshard that no scheme of exchanges covers.
 pub const NO_EXCHANGE: u16 = 434;
+/// A plan over several chips.
+pub const SEVERAL_CHIPS: u16 = 435;
 
 /// The codes of tiling and placing with their long forms.
 pub const CODES: &[CodeInfo] = &[
@@ -74,6 +79,13 @@ pub const CODES: &[CodeInfo] = &[
                       this value between the two layouts that the message names. Pin another split of \
                       one of the two ops with `--plan`.",
     },
+    CodeInfo {
+        code: SEVERAL_CHIPS,
+        title: "A plan over several chips has no routes",
+        explanation: "On a machine of several chips ops are split over all of them where that is predicted to be \
+                      faster; `--emit tiled` and `--emit plan` print the result. Placing, routing and emission \
+                      know one chip. `--chips 1` plans for one chip.",
+    },
 ];
 
 /// What users decide about tiling.
@@ -89,6 +101,8 @@ pub struct TileOptions {
     /// Weights of which a core needs more bytes than this and that are replicated, are kept once
     /// among the cores that need the same part, and gathered just in time.
     pub gather_above: Option<u64>,
+    /// Plan for this many chips at most, not for all of the machine.
+    pub chips: Option<u64>,
 }
 
 impl Default for TileOptions {
@@ -98,6 +112,7 @@ impl Default for TileOptions {
             plan: Plan::default(),
             weight_price: 0.0,
             gather_above: None,
+            chips: None,
         }
     }
 }
@@ -111,7 +126,7 @@ pub struct Tiled {
     pub plan: Plan,
 }
 
-/// Tiles every function of a model for one chip of a machine. The model has been through
+/// Tiles every function of a model for the chips of a machine. The model has been through
 /// [`expand`](crate::graph::expand).
 ///
 /// # Errors
@@ -122,7 +137,7 @@ pub fn tile(
     machine: &Machine,
     options: &TileOptions,
 ) -> Result<Tiled, Diagnostics> {
-    let mut grids = grids::Grids::new(machine);
+    let mut grids = grids::Grids::new(machine, options.chips);
     let mut out = tiled::Module {
         name: module.name.clone(),
         machine: machine.name.as_str().into(),
@@ -139,6 +154,26 @@ pub fn tile(
         out.functions
             .push(build::build(&problem, &choice, &mut grids, options)?);
     }
-    out.grids = grids.into_list();
+    keep_used(&mut out, &grids.into_list());
     Ok(Tiled { module: out, plan })
+}
+
+/// Gives a module those grids that its values and groups are on; the search has tried many more.
+fn keep_used(module: &mut tiled::Module, grids: &PrimaryMap<tiled::GridId, tiled::Grid>) {
+    let mut ids: Vec<&mut tiled::GridId> = vec![];
+    for function in module.functions.iter_mut().map(|(_, f)| f) {
+        ids.extend(function.values.iter_mut().map(|(_, v)| &mut v.layout.grid));
+        for stmt in function.bodies.iter_mut().flat_map(|(_, b)| &mut b.stmts) {
+            if let tiled::Stmt::Group(group) = stmt {
+                ids.push(&mut group.grid);
+            }
+        }
+    }
+    let used: BTreeSet<tiled::GridId> = ids.iter().map(|id| **id).collect();
+    let kept: BTreeMap<_, _> = (used.into_iter())
+        .map(|id| (id, module.grids.push(grids[id].clone())))
+        .collect();
+    for id in ids {
+        *id = kept[&*id];
+    }
 }

@@ -5,6 +5,9 @@
 //! name = "node_conv2d"        # name of the node (or of its result) in the model
 //! split = { oc = 8, oh = 28 } # loops by name, and over how many cores
 //! ```
+//!
+//! On a machine of several chips a loop may also be split over chips and tiles:
+//! `split = { m = { chip = 2, core = 16 }, n = 22 }`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +15,7 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::machine::Machine;
-use dojoc_ir::tiled::LoopSplit;
+use dojoc_ir::tiled::{AxisLevel, LoopSplit};
 
 use super::BAD_PLAN;
 use super::candidates::Candidate;
@@ -27,8 +30,24 @@ pub struct Plan {
     order: Vec<String>,
 }
 
-/// Loops by name, in order, and over how many cores they are split.
-type Split = Vec<(String, u64)>;
+/// Loops by name, in order, and over how much of each level they are split, higher levels first.
+type Split = Vec<(String, Vec<(AxisLevel, u64)>)>;
+
+fn level_name(level: AxisLevel) -> &'static str {
+    let found = AxisLevel::ALL.iter().find(|(l, _)| *l == level);
+    found.map_or("", |(_, name)| *name)
+}
+
+/// The parts of a loop: a number if all are cores.
+fn parts_text(parts: &[(AxisLevel, u64)]) -> String {
+    if let [(AxisLevel::Core, count)] = parts {
+        return count.to_string();
+    }
+    let parts: Vec<String> = (parts.iter())
+        .map(|(level, count)| format!("{} = {count}", level_name(*level)))
+        .collect();
+    format!("{{ {} }}", parts.join(", "))
+}
 
 fn bad(message: impl Into<String>) -> Diagnostic {
     Diagnostic::input(BAD_PLAN, message)
@@ -84,7 +103,7 @@ impl Plan {
         let quoted = |name: &str| toml::Value::from(name).to_string();
         for name in &self.order {
             let split: Vec<String> = (self.nodes[name].iter())
-                .map(|(dim, parts)| format!("{} = {parts}", quoted(dim)))
+                .map(|(dim, parts)| format!("{} = {}", quoted(dim), parts_text(parts)))
                 .collect();
             // Writing to a string does not fail.
             let _ = writeln!(
@@ -134,11 +153,13 @@ impl Plan {
             let dims = candidate.rule.rule.names();
             let split = (candidate.split.iter())
                 .map(|s| {
-                    let parts = s
-                        .axes
-                        .iter()
-                        .map(|a| grids[candidate.grid].axes[*a].size)
-                        .product();
+                    let mut parts: Vec<(AxisLevel, u64)> = vec![];
+                    for axis in s.axes.iter().map(|a| &grids[candidate.grid].axes[*a]) {
+                        match parts.last_mut() {
+                            Some((level, count)) if *level == axis.level => *count *= axis.size,
+                            _ => parts.push((axis.level, axis.size)),
+                        }
+                    }
                     (dims[s.dim].to_owned(), parts)
                 })
                 .collect();
@@ -187,30 +208,37 @@ impl Plan {
                 .join(", ");
             return Err(bad(format!("`{name}` has no such loops; it has {loops}")).into());
         };
-        let sizes: Vec<u64> = split.iter().map(|(_, parts)| *parts).collect();
-        let cores = sizes
-            .iter()
-            .try_fold(1u64, |n, s| n.checked_mul(*s))
-            .unwrap_or(u64::MAX);
-        if sizes.contains(&0) || cores > grids.cores() {
-            let message = format!("`{name}` is split over {cores} cores of {}", grids.cores());
-            return Err(bad(message).into());
-        }
-        let grid = grids.of(&sizes);
-        let mut axis = 0;
-        let mut splits = vec![];
+        let mut axes: Vec<(AxisLevel, usize, u64)> = vec![];
         for (dim, parts) in split {
             let position = rule.rule.names().iter().position(|n| n == dim).unwrap_or(0);
             if !rule.rule.is_splittable(position) {
                 return Err(bad(format!("the loop `{dim}` of `{name}` cannot be split")).into());
             }
-            if *parts > 1 {
-                splits.push(LoopSplit {
-                    dim: position,
+            axes.extend(parts.iter().map(|(level, size)| (*level, position, *size)));
+        }
+        for (level, _) in AxisLevel::ALL {
+            let sizes = axes.iter().filter(|a| a.0 == level).map(|a| a.2);
+            let count = sizes.fold(1u64, u64::saturating_mul);
+            if count == 0 || count > grids.most(level) {
+                let (word, most) = (level_name(level), grids.most(level));
+                let message = format!("`{name}` is split over {count} {word}s of {most}");
+                return Err(bad(message).into());
+            }
+        }
+        axes.retain(|(_, _, size)| *size > 1);
+        // A stable order: loops as they are named, within a level.
+        axes.sort_by_key(|(level, ..)| *level);
+        let sizes: Vec<(AxisLevel, u64)> = axes.iter().map(|a| (a.0, a.2)).collect();
+        let grid = grids.of(&sizes);
+        let mut splits: Vec<LoopSplit> = vec![];
+        for (axis, (_, dim, _)) in axes.iter().enumerate() {
+            match splits.iter_mut().find(|s| s.dim == *dim) {
+                Some(split) => split.axes.push(axis),
+                None => splits.push(LoopSplit {
+                    dim: *dim,
                     axes: vec![axis],
                     unit: 1,
-                });
-                axis += 1;
+                }),
             }
         }
         Ok(Some(Candidate::new(
@@ -231,11 +259,26 @@ fn entry(node: &toml::Value) -> Result<(String, Split), String> {
     let split = node.get("split").and_then(|s| s.as_table());
     let split =
         split.ok_or_else(|| format!("`{name}` needs a `split`: loops and numbers of parts"))?;
+    let count = |dim: &str, parts: &toml::Value| {
+        let count = parts.as_integer().and_then(|p| u64::try_from(p).ok());
+        count.ok_or_else(|| format!("the parts of `{dim}` of `{name}` are not a number"))
+    };
     let parts = split.iter().map(|(dim, parts)| {
-        let parts = parts.as_integer().and_then(|p| u64::try_from(p).ok());
-        let parts =
-            parts.ok_or_else(|| format!("the parts of `{dim}` of `{name}` are not a number"))?;
-        Ok((dim.clone(), parts))
+        let Some(levels) = parts.as_table() else {
+            return Ok((dim.clone(), vec![(AxisLevel::Core, count(dim, parts)?)]));
+        };
+        if let Some(key) = (levels.keys()).find(|k| AxisLevel::ALL.iter().all(|(_, n)| n != k)) {
+            return Err(format!(
+                "`{dim}` of `{name}` is split over `{key}`, not tile, chip or core"
+            ));
+        }
+        let mut found = vec![];
+        for (level, word) in AxisLevel::ALL {
+            if let Some(parts) = levels.get(word) {
+                found.push((level, count(dim, parts)?));
+            }
+        }
+        Ok((dim.clone(), found))
     });
     Ok((name.to_owned(), parts.collect::<Result<_, String>>()?))
 }

@@ -1,7 +1,7 @@
 //! What a change of layout costs, estimated from the layouts alone: the search asks this very often.
 
-use dojoc_ir::machine::Machine;
-use dojoc_ir::tiled::{Grid, Layout, Split};
+use dojoc_ir::machine::{Boundary, Machine};
+use dojoc_ir::tiled::{AxisLevel, Grid, Layout, Split};
 
 use super::grids::Grids;
 
@@ -71,6 +71,7 @@ pub(super) fn estimate(
 ) -> f64 {
     let grid = &grids[need.grid];
     let needed = window_elements(need, grid);
+    let crossing = crossing(have, need, width, grids, machine);
     let viewed = have.with_view(&need.view);
     let (held, messages) = match &viewed {
         Some(have) => shares(have, need, grids),
@@ -82,12 +83,54 @@ pub(super) fn estimate(
     let beat = f64::from(machine.noc.beat.value);
     let copy = needed * width as f64 / f64::from(machine.sram.load_port.value);
     if held >= 1.0 {
-        return copy + 20.0;
+        return copy + 20.0 + crossing;
     }
     let received = needed * (1.0 - held) * width as f64 / beat;
     let crowd = (messages / 48.0).max(1.0);
     let diameter = f64::from(machine.noc.rows.value + machine.noc.columns.value);
-    copy + received * crowd.min(2.0) + MESSAGE * messages + diameter * crowd + EXCHANGE
+    copy + received * crowd.min(2.0) + MESSAGE * messages + diameter * crowd + EXCHANGE + crossing
+}
+
+/// Cycles until a chip has what it needs of what other chips hold, all of which comes in over one of
+/// its edges.
+fn crossing(have: &Layout, need: &Layout, width: u64, grids: &Grids, machine: &Machine) -> f64 {
+    let (from, to) = (&grids[have.grid], &grids[need.grid]);
+    let upper = |grid: &Grid, axes: &[usize]| -> Vec<(AxisLevel, u64)> {
+        let axes = axes.iter().map(|a| &grid.axes[*a]);
+        let axes = axes.filter(|axis| axis.level != AxisLevel::Core);
+        axes.map(|axis| (axis.level, axis.size)).collect()
+    };
+    let all = |grid: &Grid| upper(grid, &(0..grid.axes.len()).collect::<Vec<_>>());
+    let levels = [all(from), all(to)].concat();
+    if levels.is_empty() {
+        return 0.0;
+    }
+    let chips = |axes: &[(AxisLevel, u64)]| axes.iter().map(|a| a.1 as f64).product::<f64>();
+    let elements: f64 = need.view.iter().map(|e| *e as f64).product();
+    let parts: f64 = (need.splits.iter())
+        .map(|s| chips(&upper(to, &s.axes)))
+        .product();
+    let held: f64 = match have.with_view(&need.view) {
+        // Some chip has nothing yet.
+        _ if chips(&all(to)) > chips(&all(from)) => 0.0,
+        None => 0.0,
+        Some(have) => (have.splits.iter().zip(&need.splits))
+            .map(|(a, b)| {
+                let (a, b) = (upper(from, &a.axes), upper(to, &b.axes));
+                if a == b { 1.0 } else { 1.0 / chips(&a) }
+            })
+            .product(),
+    };
+    if held >= 1.0 {
+        return 0.0;
+    }
+    let boundary = match levels.iter().any(|(level, _)| *level == AxisLevel::Tile) {
+        true => Boundary::Tile,
+        false => Boundary::Chip,
+    };
+    let rate = machine.edge_beats(boundary) * f64::from(machine.noc.beat.value);
+    let bytes = elements / parts * (1.0 - held) * width as f64;
+    bytes / rate + f64::from(machine.crossing_cycles(boundary))
 }
 
 /// The share of what a core needs that it holds, and the messages it gets.
@@ -126,4 +169,68 @@ fn shares(have: &Layout, need: &Layout, grids: &Grids) -> (f64, f64) {
         }
     }
     (held, messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(edge: f64) -> Machine {
+        let text = format!(
+            r#"
+            base = "mesh4x4"
+            summary = "two chips"
+            [sources]
+            invented = "for tests"
+            [chip]
+            edge = {{ value = {edge:.1}, unit = "GB/s", source = "invented", confidence = "P" }}
+            [tile]
+            rows = {{ value = 2, unit = "chips", source = "invented", confidence = "P" }}
+            columns = {{ value = 1, unit = "chips", source = "invented", confidence = "P" }}
+            chip_edge = {{ value = 1.0, unit = "GB/s", source = "invented", confidence = "P" }}
+            crossing = {{ value = 7, unit = "cycles", source = "invented", confidence = "P" }}
+            power = {{ value = 50.0, unit = "W", source = "invented", confidence = "P" }}
+            "#
+        );
+        Machine::parse(&text, "two").unwrap()
+    }
+
+    #[test]
+    fn what_crosses_chips_goes_at_the_rate_of_their_edge() {
+        let (fast, slow) = (machine(512.0), machine(128.0));
+        let mut grids = Grids::new(&fast, None);
+        let grid = grids.of(&[(AxisLevel::Chip, 2), (AxisLevel::Core, 4)]);
+        let alone = grids.of(&[(AxisLevel::Core, 4)]);
+        let on = |grid, axes: [&[usize]; 2]| {
+            let mut layout = Layout::replicated(grid, &[64, 64]);
+            for (split, axes) in layout.splits.iter_mut().zip(axes) {
+                *split = Split::over(axes.to_vec(), 64, 1);
+            }
+            layout
+        };
+        let cost = |a: &Layout, b: &Layout, m: &Machine| crossing(a, b, 4, &grids, m);
+        let rows = on(grid, [&[0, 1], &[]]);
+        // Each chip lacks half of its half, or the half that the other one has.
+        let columns = on(grid, [&[], &[0, 1]]);
+        let whole = Layout::replicated(grid, &[64, 64]);
+        let latency = f64::from(fast.chip.crossing.value);
+        for (to, bytes) in [(&columns, 4096.0), (&whole, 8192.0)] {
+            for m in [&fast, &slow] {
+                let rate = m.chip.edge.value / m.core.clock.value;
+                let expected = bytes / rate + latency;
+                assert!((cost(&rows, to, m) - expected).abs() < 1e-9);
+            }
+        }
+        // Nothing crosses between the cores of chips, from whole tensors, or on one chip.
+        assert_eq!(cost(&rows, &on(grid, [&[0], &[1]]), &slow), 0.0);
+        assert_eq!(cost(&whole, &columns, &slow), 0.0);
+        let (a, b) = (on(alone, [&[0], &[]]), on(alone, [&[], &[0]]));
+        assert_eq!(cost(&a, &b, &slow), 0.0);
+        // A second chip has nothing of what one chip holds.
+        assert!(cost(&a, &rows, &slow) > latency);
+        // The estimate of a reshard contains it.
+        let of = |m: &Machine| estimate(&rows, &columns, 4, &grids, m);
+        let difference = cost(&rows, &columns, &slow) - cost(&rows, &columns, &fast);
+        assert!((of(&slow) - of(&fast) - difference).abs() < 1e-9);
+    }
 }

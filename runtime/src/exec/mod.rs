@@ -222,6 +222,7 @@ impl Executor {
             stats.message_bytes += worker.stats.message_bytes;
             stats.flops += worker.stats.flops;
             stats.dram_bytes += worker.stats.dram_bytes;
+            stats.compute_nanos += worker.stats.compute_nanos;
             failures.extend(worker.failures);
             self.account.remove(worker.held);
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use dojoc_ir::entity::EntityId;
 use dojoc_ir::program::{DramId, SegmentId};
@@ -171,7 +172,12 @@ impl<'a> Worker<'a> {
         let bit = 1u8 << stream;
         match op {
             Action::Compute(compute) => {
+                let start = self.shared.options.time_compute.then(Instant::now);
                 self.compute(core, compute, &active.frames[frame], &active.buffers)?;
+                if let Some(start) = start {
+                    let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    self.stats.compute_nanos = self.stats.compute_nanos.saturating_add(nanos);
+                }
             }
             Action::Signal(token) => {
                 let (count, waiting) = &mut active.tokens[*token as usize];

@@ -37,6 +37,9 @@ pub struct PassArgs {
     /// Let all passes together make N changes only; to find the one that breaks a model.
     #[arg(long, value_name = "N")]
     pub fuel: Option<u64>,
+    /// Leave a pass out, to see what it is worth; `dojoc passes` lists them.
+    #[arg(long, value_name = "PASS")]
+    pub skip_pass: Vec<String>,
     /// Run the model before and after every pass, and as TILED and PROGRAM, and compare all values
     /// that have names.
     #[arg(long)]
@@ -69,6 +72,9 @@ impl PassArgs {
             });
         for name in &self.keep_precision {
             options = options.keep_precision(name);
+        }
+        for name in &self.skip_pass {
+            options = options.skip_pass(name);
         }
         if let Some(fuel) = self.fuel {
             options = options.fuel(fuel);

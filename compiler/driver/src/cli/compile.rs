@@ -97,6 +97,22 @@ fn lower(
 ) -> Outcome {
     let target = model::target(Some(&args.machine))?;
     let mut dump = |pass: &str, text: &str| dumps.add(pass, text);
+    let several = target.machine().chips() > 1 && args.map_args.chips != Some(1);
+    if several && matches!(args.emit, Emit::Tiled | Emit::Plan) {
+        let compiler = Compiler::new(options).target(&target);
+        let compiled = compiler.compile_tiled(module, Some(&mut dump));
+        dumps.finish()?;
+        let compiled = compiled?;
+        context.console.warnings(&compiled.warnings.0);
+        note_weights(args, module, context);
+        return console::write(
+            args.to(),
+            &match args.emit {
+                Emit::Tiled => compiled.tiled.to_string(),
+                _ => compiled.plan.to_toml(),
+            },
+        );
+    }
     let compiled = model::compile(module, options, &target, &context.console, Some(&mut dump));
     dumps.finish()?;
     let compiled = compiled?;

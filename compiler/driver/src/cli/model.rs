@@ -17,11 +17,18 @@ pub struct MapArgs {
     /// Splits of named nodes, as `dojoc compile --emit plan` prints them.
     #[arg(long, value_name = "F.toml")]
     pub plan: Option<PathBuf>,
+    /// Plan for so many chips of the machine at most; by default for all. What is planned for one
+    /// chip can be run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub chips: Option<u64>,
 }
 
 impl MapArgs {
     /// Adds the options to those of the facade.
-    pub fn apply(&self, options: CompileOptions) -> Result<CompileOptions> {
+    pub fn apply(&self, mut options: CompileOptions) -> Result<CompileOptions> {
+        if let Some(chips) = self.chips {
+            options = options.chips(chips);
+        }
         let Some(path) = &self.plan else {
             return Ok(options);
         };
