@@ -346,6 +346,84 @@ fn precision_and_fuel_reach_the_passes() {
 }
 
 #[test]
+fn runs_are_measured() {
+    let lab = lab();
+    let run = |more: &[&str]| lab.run(&[&["run", "add.dojo", "-i", "data.npz:x"], more].concat());
+    let json = |ran: support::Ran| -> serde_json::Value {
+        serde_json::from_str(ran.ok().lines().next().unwrap()).unwrap()
+    };
+    let timed = json(run(&[
+        "--time",
+        "--repeat",
+        "2",
+        "--threads",
+        "1",
+        "--format",
+        "json",
+    ]));
+    let seconds = |key: &str| timed["stats"][key].as_f64().unwrap();
+    assert!(seconds("compute_seconds") > 0.0);
+    assert!(seconds("compute_seconds") < seconds("seconds"));
+    let plain = json(run(&["--format", "json"]));
+    assert!(plain["stats"].get("seconds").is_none());
+    let text = run(&["--time", "--threads", "1"]).ok();
+    assert!(text.contains(" s on 1 thread, "), "{text}");
+    assert!(!run(&[]).ok().contains(" computing"));
+}
+
+#[test]
+fn passes_can_be_left_out() {
+    let lab = Lab::new();
+    lab.write(
+        "sum.dojo",
+        "dojo graph 1 module @m { func @main(%x : f32[4]) -> (%y : f32[4]) {
+           %dead = neg %x : f32[4]
+           %y = add %x, %x : f32[4]
+           return %y
+         } }",
+    );
+    let compile =
+        |more: &[&str]| lab.run(&[&["compile", "sum.dojo", "--emit", "graph"], more].concat());
+    assert!(!compile(&[]).ok().contains("neg"));
+    assert!(compile(&["--skip-pass", "dead-code"]).ok().contains("neg"));
+    let wrong = compile(&["--skip-pass", "dead-cod"]);
+    assert_eq!(wrong.code, 1);
+    assert!(
+        wrong.err.contains("did you mean `dead-code`?"),
+        "{}",
+        wrong.err
+    );
+}
+
+#[test]
+fn a_machine_of_several_chips_is_planned_for() {
+    let lab = lab();
+    let compile = |more: &[&str]| {
+        lab.run(
+            &[
+                &["compile", "gemm.dojo", "--machine", "tile", "-o", "-"],
+                more,
+            ]
+            .concat(),
+        )
+    };
+    lab.write(
+        "gemm.dojo",
+        "dojo graph 1 module @m { func @main(%a : f32[2048, 64], %b : f32[64, 2048]) -> (%c : f32[2048, 2048]) {
+           %c = dot %a, %b {batch = [], contract = [[1, 0]]} : f32[2048, 2048]
+           return %c
+         } }",
+    );
+    assert!(compile(&["--emit", "tiled"]).ok().contains("= chip("));
+    assert!(compile(&["--emit", "plan"]).ok().contains("chip = "));
+    let none = compile(&["--emit", "program"]);
+    assert_eq!(none.code, 4);
+    assert!(none.err.contains("D0435"), "{}", none.err);
+    let one = compile(&["--emit", "tiled", "--chips", "1"]).ok();
+    assert!(!one.contains("= chip("), "{one}");
+}
+
+#[test]
 fn opt_runs_single_passes() {
     let lab = lab();
     let text = lab

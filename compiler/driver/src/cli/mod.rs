@@ -61,7 +61,7 @@ enum Command {
     /// Compile a model and write the result.
     Compile(compile::Args),
     /// Run a program: an executable or assembly.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Assemble a program into an executable (.djx).
     Asm(asm::AsmArgs),
     /// Show an executable as assembly.

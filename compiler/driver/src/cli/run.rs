@@ -70,6 +70,10 @@ pub struct Args {
     /// Worker threads; 0 means as many as there are.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Measure the fastest run on this host: seconds, time an instruction, share of computing. A look
+    /// at the clock before and after every instruction slows runs a little.
+    #[arg(long)]
+    time: bool,
     /// Instructions of the host to compute with; by default the best it has.
     #[arg(long, value_enum)]
     kernels: Option<KernelsArg>,
@@ -152,12 +156,15 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         load_states(&mut instance, executable, path)?;
     }
     let mut stats = Stats::default();
+    let mut time = Time::default();
     let report = match batch::plan(&signature, &given)? {
         Some(plan) => {
             let progress = progress(context.console.has_progress());
             let mut one = |batch: &[(Arc<str>, Tensor)]| -> Result<Run> {
-                let result = repeat(args, context, &mut instance, &signature, batch, &options)?;
+                let (result, took) =
+                    repeat(args, context, &mut instance, &signature, batch, &options)?;
                 stats = result.stats;
+                time = took;
                 let report = report(result);
                 let mut run = Run::default();
                 run.outputs = report.outputs;
@@ -173,14 +180,25 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             }
         }
         None => {
-            let result = repeat(args, context, &mut instance, &signature, &given, &options)?;
+            let (result, took) =
+                repeat(args, context, &mut instance, &signature, &given, &options)?;
             stats = result.stats;
+            time = took;
             report(result)
         }
     };
+    let time = args.time.then_some(&time);
     match args.format {
-        Form::Human => report.print_summary()?,
-        Form::Json => console::print(&format!("{}\n", summary(&signature, &report, &stats)))?,
+        Form::Human => {
+            report.print_summary()?;
+            if let Some(time) = time {
+                console::print(&time.describe(&stats))?;
+            }
+        }
+        Form::Json => {
+            let summary = summary(&signature, &report, &stats, time);
+            console::print(&format!("{summary}\n"))?;
+        }
     }
     if let Some(path) = &args.output {
         report.write(path)?;
@@ -283,6 +301,7 @@ fn options(args: &Args, is_program: bool, context: &Context) -> Result<RunOption
         max_steps: args.max_steps,
         cancel: Some(context.cancel.clone()),
         probes: args.probe.clone(),
+        time_compute: args.time,
         sanitize: args.sanitize,
         ..RunOptions::default()
     })
@@ -317,21 +336,55 @@ fn repeat(
     signature: &Signature,
     given: &[(Arc<str>, Tensor)],
     options: &RunOptions,
-) -> Result<RunResult> {
+) -> Result<(RunResult, Time)> {
     let mut options = options.clone();
+    let mut time = Time {
+        threads: match args.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        },
+        ..Time::default()
+    };
     let mut run = |step: u32| -> Result<RunResult> {
         options.step = u64::from(step);
         let start = Instant::now();
         let result = instance.run(&signature.name, given, &options)?;
         let seconds = start.elapsed().as_secs_f64();
         context.console.detail(&format!("run: {seconds:.3} s"));
+        if step == 0 || seconds < time.seconds {
+            time.seconds = seconds;
+            time.computing = result.stats.compute_nanos as f64 / 1e9;
+        }
         Ok(result)
     };
     let mut result = run(0)?;
     for step in 1..args.repeat {
         result = run(step)?;
     }
-    Ok(result)
+    Ok((result, time))
+}
+
+/// What the fastest run took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Time {
+    /// From inputs to outputs.
+    seconds: f64,
+    /// Seconds that all threads together spent in instructions that compute.
+    computing: f64,
+    threads: usize,
+}
+
+impl Time {
+    fn describe(&self, stats: &Stats) -> String {
+        let each = 1e9 * self.seconds / stats.instructions.max(1) as f64;
+        let share = 100.0 * self.computing / (self.seconds * self.threads as f64);
+        format!(
+            "ran in {:.4} s on {} thread{}, {each:.0} ns an instruction, {share:.0} % of the time computing\n",
+            self.seconds,
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+        )
+    }
 }
 
 /// Outputs and probes under their names.
@@ -360,14 +413,14 @@ fn report(result: RunResult) -> Report {
 }
 
 /// The summary as an object.
-fn summary(signature: &Signature, report: &Report, stats: &Stats) -> Value {
+fn summary(signature: &Signature, report: &Report, stats: &Stats, time: Option<&Time>) -> Value {
     let tensors = |tensors: &NamedTensors| -> Vec<Value> {
         let tensors = tensors.iter();
         tensors
             .map(|(name, tensor)| super::summary::object(name, tensor))
             .collect()
     };
-    json!({
+    let mut summary = json!({
         "entry": &*signature.name,
         "outputs": tensors(&report.outputs),
         "probes": tensors(&report.probes),
@@ -380,5 +433,10 @@ fn summary(signature: &Signature, report: &Report, stats: &Stats) -> Value {
             "dram_bytes": stats.dram_bytes,
             "allocated_bytes": stats.allocated_bytes,
         },
-    })
+    });
+    if let Some(time) = time {
+        summary["stats"]["seconds"] = json!(time.seconds);
+        summary["stats"]["compute_seconds"] = json!(time.computing);
+    }
+    summary
 }
