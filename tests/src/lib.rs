@@ -7,4 +7,5 @@ pub mod identities;
 pub mod kernels;
 pub mod random_graph;
 pub mod random_program;
+pub mod reduce;
 pub mod rng;

@@ -23,10 +23,16 @@ pub struct Options {
     pub nodes: usize,
     /// Whether there is control flow.
     pub regions: bool,
-    /// Whether there is a state that an output updates.
+    /// Whether there is a state.
     pub states: bool,
+    /// Whether an output updates the state, where there is one.
+    pub updates: bool,
     /// Whether an extent is a symbol.
     pub symbols: bool,
+    /// Whether there are random bits.
+    pub random_bits: bool,
+    /// Whether inputs of odd and larger extents are there, of no elements, and of more types.
+    pub extents: bool,
 }
 
 impl Default for Options {
@@ -35,7 +41,10 @@ impl Default for Options {
             nodes: 24,
             regions: true,
             states: true,
+            updates: true,
             symbols: true,
+            random_bits: true,
+            extents: false,
         }
     }
 }
@@ -131,6 +140,9 @@ impl Generator {
         ] {
             pool.push(self.b.param(Type::of(dtype, shape), Some(name.into())));
         }
+        if self.options.extents {
+            self.odd_sources(&mut pool);
+        }
         if self.options.symbols {
             self.module.dims.insert("n".into(), 4);
             let shape = Shape::new([Dim::symbol("n", 4), Dim::Const(3)]);
@@ -150,6 +162,29 @@ impl Generator {
             pool.push(self.b.state(&self.module, state));
         }
         pool
+    }
+
+    /// Inputs that a grid of cores does not divide, that broadcast, and that have no elements.
+    fn odd_sources(&mut self, pool: &mut Vec<ValueId>) {
+        let (rows, columns) = (self.rng.within(5, 45), self.rng.within(1, 21));
+        let empty = [&[0, 3][..], &[2, 0], &[0]];
+        let empty = self.rng.pick(&empty);
+        let dtype = self
+            .rng
+            .pick(&[DType::F16, DType::I64, DType::U8, DType::Bf16]);
+        for (name, dtype, shape) in [
+            ("wide", DType::F32, &[rows, columns][..]),
+            ("column", DType::F32, &[rows, 1]),
+            ("row", DType::F32, &[columns]),
+            ("other", dtype, &[columns, 7]),
+            ("empty", DType::F32, empty),
+        ] {
+            // Not all at once, or none would meet the others.
+            if self.rng.one_in(2) {
+                let ty = Type::of(dtype, shape);
+                pool.push(self.b.param(ty, Some(name.into())));
+            }
+        }
     }
 
     /// A weight of random or special values.
@@ -357,7 +392,7 @@ impl Generator {
             }
             18 => self.normalised(x),
             19 => Ok(vec![self.constant(ty.dtype)]),
-            20 => {
+            20 if self.options.random_bits => {
                 let seed = self.b.full(DType::U64, &Shape::scalar(), Scalar::Int(7));
                 let shape = ty.dims().to_vec();
                 self.b.node(
@@ -507,7 +542,7 @@ impl Generator {
         }
         if let Some((id, state)) = self.module.states.iter().next() {
             let fits = pool.iter().rev().find(|v| *self.b.ty(**v) == state.ty);
-            if let Some(value) = fits {
+            if let Some(value) = fits.filter(|_| self.options.updates) {
                 let name = "memory".into();
                 values.push((
                     *value,

@@ -148,12 +148,14 @@ impl Values {
         self.select(below, up, down)
     }
 
-    /// An odd function from its values for positive numbers.
+    /// An odd function that is 0 at 0 from its values for positive numbers; it keeps the sign of zeros.
     fn odd(&mut self, x: Id, f: fn(&mut Self, Id) -> Made) -> Made {
         let size = self.map(MapFunction::Abs, x)?;
         let y = f(self, size)?;
         let (below, minus) = (self.is_negative(x)?, self.map(MapFunction::Neg, y)?);
-        self.select(below, minus, y)
+        let (zero, signed) = (self.like(0, x), self.select(below, minus, y)?);
+        let itself = self.compare(CompareFunction::Eq, x, zero)?;
+        self.select(itself, x, signed)
     }
 
     /// `log(u) x / (u - 1)` with `u = 1 + x`: the error of u cancels. x itself where u is 1 or infinite.
