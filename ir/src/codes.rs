@@ -175,6 +175,38 @@ codes! {
         "A loop that is cut in time is one of the step's loops, cut into at least one part. At most one \
          operand shifts; then the parts are as many as the positions of the axis, which is no other \
          use of that axis by the step.";
+    BAD_PLACE 276 "The place of a core is not one"
+        "Every logical core has a place of its own: a core of the machine that is live. A schedule has \
+         places for all cores of the grids of its function.";
+    BAD_STORAGE 277 "A value's memory does not fit its layout"
+        "A value that is used lies in memory, at a multiple of 64, under strides that give every \
+         element of a core's window bytes of its own, all of them within the bytes that it has.";
+    BEYOND_SRAM 278 "Memory is used that a core does not have"
+        "A value or scratch memory ends behind the last byte of a core's SRAM. The machine file says \
+         how many there are.";
+    SHARED_BYTES 279 "Two values have the same bytes at the same time"
+        "Values whose lives overlap, and scratch memory during its statement, lie apart. Only a view \
+         of a value shares its bytes, and says so with `alias`.";
+    DEAD_VALUE 280 "A value is used when its bytes may be another's"
+        "The statements `live` hold all that write or read the value: inputs, weights and states from \
+         the first one, results of the function to the end, which is one more than the last \
+         statement. The life of a value that others alias holds theirs.";
+    BAD_ALIAS 281 "A value shares the bytes of one that is not the same"
+        "A view has the address and no more bytes than the value that it is a view of; this one is \
+         no alias itself.";
+    BAD_EXCHANGE 282 "An exchange does not fit its reshard"
+        "Every reshard of a function has one exchange. Its view refines the views of both layouts; \
+         what the text says of stages is what the rule makes of the layouts. In a stage, no core has \
+         more than 64 peers in one direction.";
+    BAD_FLOW 283 "A flow moves what its sender does not have"
+        "The box of a flow lies in the tensor, in the sender's block of the input and in the \
+         receiver's block of the output. What is forwarded has arrived in an earlier stage.";
+    NOT_DELIVERED 284 "An element does not arrive exactly once"
+        "The flows to a core are its block of the output, every element once: missing elements would be \
+         rubbish, and elements that come twice would be a race.";
+    BAD_SCRATCH 285 "Scratch memory of a statement that does not exist"
+        "Scratch memory belongs to a statement of the function's body, each of which has it at most \
+         once, at a multiple of 64.";
     CORRUPT 299 "The IR is inconsistent"
         "The tables of a function contradict each other: a defect of dojoc, not of your input. \
          Please report it with the dump that the message names.";

@@ -3,8 +3,9 @@
 //! `tests/filetests/<folder>/<name>.dojo` starts with a comment that is a command, one of
 //!
 //! - `// parse`: the text printed again, or what is wrong with it;
-//! - `// verify`: `ok`, or the broken rules; a program is verified for the built-in machine of the
-//!   name it gives;
+//! - `// verify`: `ok`, or the broken rules; what is mapped or a program is verified for the built-in
+//!   machine of the name it gives;
+//! - `// lower --machine M --emit tiled|mesh`: a GRAPH on a built-in machine, as the text of a level;
 //! - `// opt --pass P [--pass Q]... [--fuel N] [--precision bf16] [--keep-precision NAME]...
 //!   [--fold-bytes N]`: the text after the passes. Values are validated on the way.
 //!
@@ -14,12 +15,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dojoc_compiler::lower::{LowerOptions, lower};
 use dojoc_compiler::pass::{Precision, Run, RunOptions, Validation};
 use dojoc_compiler::pipeline;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Place};
 use dojoc_ir::graph::{Module, parse, verify};
 use dojoc_ir::level::Level as _;
+use dojoc_ir::machine::Machine;
 use dojoc_ir::program::{self, Program};
+use dojoc_ir::{codes, mesh, tiled};
 use walkdir::WalkDir;
 
 /// Where the filetests are.
@@ -106,6 +110,8 @@ pub fn output(text: &str) -> Result<String, String> {
         Some((&"parse", [])) => {
             let printed = match level(text) {
                 Program::NAME => program::parse(text).map(|(program, _)| program.to_string()),
+                tiled::Module::NAME => tiled::parse(text).map(|(module, _)| module.to_string()),
+                mesh::Module::NAME => mesh::parse(text).map(|(module, _)| module.to_string()),
                 _ => parse(text).map(|(module, _)| module.to_string()),
             };
             Ok(printed.unwrap_or_else(|errors| render(text, &errors)))
@@ -113,12 +119,14 @@ pub fn output(text: &str) -> Result<String, String> {
         Some((&"verify", [])) => {
             let result = match level(text) {
                 Program::NAME => verified_program(text).map(drop),
+                mesh::Module::NAME => verified_mesh(text),
                 _ => verified(text).map(drop),
             };
             let ok = result.map(|()| "ok\n".to_owned());
             Ok(ok.unwrap_or_else(|errors| render(text, &errors)))
         }
         Some((&"opt", arguments)) => optimise(text, arguments),
+        Some((&"lower", &["--machine", machine, "--emit", level])) => lowered(text, machine, level),
         _ => Err(format!("there is no command `{command}`")),
     }
 }
@@ -136,6 +144,37 @@ fn verified_program(text: &str) -> Result<Program, Diagnostics> {
     let violations = program::verify::verify(&program, &machine).into_iter();
     let diagnostics = violations.map(|v| v.into_diagnostic(&program, Some(&map)));
     Diagnostics(diagnostics.collect()).ok(program)
+}
+
+fn verified_mesh(text: &str) -> Result<(), Diagnostics> {
+    let (module, map) = mesh::parse(text)?;
+    let machine = builtin(&module.tiled.machine).map_err(|message| {
+        Diagnostics::from(Diagnostic::input(codes::MACHINE_MISMATCH, message))
+    })?;
+    mesh::diagnostics(&module, mesh::verify_on(&module, &machine), &map)
+}
+
+fn builtin(name: &str) -> Result<Machine, String> {
+    let text = Machine::builtin(name).ok_or_else(|| format!("there is no machine `{name}`"))?;
+    Machine::parse(text, name).map_err(|errors| format!("{errors:?}"))
+}
+
+/// A graph as the text of a level below.
+fn lowered(text: &str, machine: &str, level: &str) -> Result<String, String> {
+    let module = match verified(text) {
+        Ok(module) => module,
+        Err(errors) => return Err(render(text, &errors)),
+    };
+    let passes: Vec<_> = pipeline::LOWER.iter().map(|step| step.pass).collect();
+    let module = Run::new(RunOptions::default()).graph(passes, module);
+    let module = module.map_err(|failure| failure.to_string())?;
+    let found = lower(&module, &builtin(machine)?, &LowerOptions::default());
+    match (found, level) {
+        (Ok(lowered), "tiled") => Ok(lowered.tiled.to_string()),
+        (Ok(lowered), "mesh") => Ok(lowered.mesh.to_string()),
+        (Ok(_), level) => Err(format!("there is no level `{level}` below GRAPH")),
+        (Err(errors), _) => Ok(render(text, &errors)),
+    }
 }
 
 fn verified(text: &str) -> Result<Module, Diagnostics> {

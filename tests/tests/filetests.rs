@@ -41,6 +41,7 @@ fn folders() -> Result<(), Failed> {
         let first = text.lines().next().unwrap_or_default();
         let fits = match folder {
             "parse" | "verify" => first == format!("// {folder}"),
+            "lower" => first.starts_with("// lower --machine "),
             "pipeline" => first.starts_with("// opt --pass all"),
             pass => pipeline::find(pass).is_some() && first.contains(&format!("--pass {pass}")),
         };

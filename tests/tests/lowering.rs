@@ -1,5 +1,5 @@
-//! Models taken through all levels: GRAPH, TILED and PROGRAM give the same values. A random graph that
-//! fails is reduced before it is printed. `DOJOC_RANDOM_MODELS=5000` asks for more of them.
+//! Models taken through all levels: GRAPH, TILED, MESH and PROGRAM give the same values. A random
+//! graph that fails is reduced before it is printed. `DOJOC_RANDOM_MODELS=5000` asks for more of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +12,11 @@ use dojoc::{
 };
 use dojoc_compiler::io::npz::read_npz;
 use dojoc_ir::dim::Dim;
-use dojoc_ir::graph;
 use dojoc_ir::level::Level as _;
 use dojoc_ir::ops::{Op, Unary};
 use dojoc_ir::scalar::UnaryFn;
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::tiled;
+use dojoc_ir::{graph, mesh, tiled};
 use dojoc_tests::random_graph::{Options, random_inputs, random_module};
 use dojoc_tests::reduce::reduce;
 
@@ -69,6 +68,22 @@ fn tiled_outputs(module: &tiled::Module, inputs: &[Tensor]) -> Result<Vec<Tensor
     let func = func.ok_or_else(|| with("TILED runs", &"no function"))?;
     let options = tiled::eval::Options::default();
     tiled::eval::run(module, func, inputs, &mut states, options).map_err(|e| with("TILED runs", &e))
+}
+
+fn mesh_outputs(module: &mesh::Module, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+    let text = module.to_string();
+    let with = |at, e: &dyn std::fmt::Display| Failure::new(at, format!("{e}\n{text}"));
+    let back = mesh::Module::parse(&text).map_err(|e| with("MESH reads back", &e))?;
+    // Numbers of values follow the text, so what was read is the same again.
+    if back.to_string() != text || mesh::Module::parse(&text) != Ok(back) {
+        return Err(with("MESH reads back", &"another text"));
+    }
+    let tiled = &module.tiled;
+    let mut states = tiled::eval::initial_states(tiled).map_err(|e| with("MESH runs", &e))?;
+    let func = tiled.functions.ids().next();
+    let func = func.ok_or_else(|| with("MESH runs", &"no function"))?;
+    let options = tiled::eval::Options::default();
+    mesh::eval::run(module, func, inputs, &mut states, options).map_err(|e| with("MESH runs", &e))
 }
 
 fn program_outputs(
@@ -163,6 +178,7 @@ fn check(
     let mut module = compiled.tiled.clone();
     fault(&mut module);
     let tiled = tiled_outputs(&module, &inputs)?;
+    let mesh = mesh_outputs(&compiled.mesh, &inputs)?;
     let program = |threads, sanitize| {
         let outputs = program_outputs(&compiled, &inputs, threads, sanitize);
         outputs.map_err(|e| Failure::new("PROGRAM runs", e))
@@ -174,12 +190,20 @@ fn check(
         }
     }
     for (n, reference) in wanted.iter().enumerate() {
-        for (level, found) in [("TILED", &tiled[n]), ("PROGRAM", &one[n])] {
+        let levels = [
+            ("TILED", &tiled[n]),
+            ("MESH", &mesh[n]),
+            ("PROGRAM", &one[n]),
+        ];
+        for (level, found) in levels {
             let far = distance(reference, found);
             if far > 1e-4 {
                 let text = format!("output {n} at {level} is {far:e} from GRAPH");
                 return Err(Failure::new(level, text));
             }
+        }
+        if distance(&tiled[n], &mesh[n]) != 0.0 {
+            return Err(Failure::new("MESH", "steps give other bits than at TILED"));
         }
     }
     Ok(Fared::Agreed)

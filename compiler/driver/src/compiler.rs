@@ -200,6 +200,7 @@ impl Compiler {
         let verify_seconds = start.elapsed().as_secs_f64();
         if let Some(validator) = &mut validator {
             validator.check_tiled(&lowered.tiled)?;
+            validator.check_mesh(&lowered.mesh)?;
             check_program(validator, &lowered.mesh, &target, &self.options)?;
         }
         Ok(CompiledProgram {

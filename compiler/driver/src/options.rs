@@ -128,8 +128,8 @@ impl CompileOptions {
     }
 
     /// Runs the model on random inputs of this seed before and after every pass, and at the levels
-    /// TILED and PROGRAM where it is taken there; fails at the first pass or level that changes values
-    /// by more than it may.
+    /// TILED, MESH and PROGRAM where it is taken there; fails at the first pass or level that changes
+    /// values by more than it may.
     #[must_use]
     pub fn validate(mut self, seed: u64) -> Self {
         self.validate = Some(seed);

@@ -27,8 +27,11 @@ fn all_levels_of_a_network_are_compared() {
     ]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let lines: Vec<&str> = ran.err.lines().collect();
-    assert_eq!(lines.len(), 4, "{}", ran.err);
-    for (line, level) in lines.iter().zip(["import", "GRAPH", "TILED", "PROGRAM"]) {
+    assert_eq!(lines.len(), 5, "{}", ran.err);
+    for (line, level) in lines
+        .iter()
+        .zip(["import", "GRAPH", "TILED", "MESH", "PROGRAM"])
+    {
         let start = format!("validated {level}: ");
         assert!(line.starts_with(&start), "{line}");
         assert!(line.contains("values agree"), "{line}");
@@ -84,7 +87,7 @@ fn programs_get_objects() {
             .iter()
             .map(|o| o["validated"].as_str().unwrap())
             .collect();
-        assert_eq!(levels, ["import", "GRAPH", "TILED", "PROGRAM"]);
+        assert_eq!(levels, ["import", "GRAPH", "TILED", "MESH", "PROGRAM"]);
         // Every convolution, activation and pooling, and the output.
         assert!(objects.iter().all(|o| o["points"].as_u64().unwrap() >= 10));
         let worst = objects.iter().map(|o| o["worst"].as_f64().unwrap());

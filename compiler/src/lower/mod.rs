@@ -143,7 +143,12 @@ fn place(
         let placed = tiled_to_mesh(tiled, machine);
         seconds[1] += start.elapsed().as_secs_f64();
         match placed {
-            Ok(mesh) => return Ok((Placed::OneChip(mesh), plan)),
+            Ok(mesh) => {
+                let start = Instant::now();
+                let mesh = verified(mesh, machine)?;
+                seconds[1] += start.elapsed().as_secs_f64();
+                return Ok((Placed::OneChip(mesh), plan));
+            }
             Err(Failure::Full(found)) => {
                 if full.as_ref().is_none_or(|best| found.bytes < best.bytes) {
                     full = Some(found);
@@ -153,6 +158,19 @@ fn place(
         }
     }
     Err(full.map_or_else(Diagnostics::default, |full| full.report.into()))
+}
+
+/// Checks the rules of MESH; what breaks one is our fault.
+fn verified(module: mesh::Module, machine: &Machine) -> Result<mesh::Module, Diagnostics> {
+    let violations = mesh::verify_on(&module, machine);
+    let verified = mesh::diagnostics(&module, violations, &mesh::SourceMap::new());
+    match verified {
+        Ok(()) => Ok(module),
+        Err(mut broken) => {
+            broken.0.iter_mut().for_each(|d| d.kind = Kind::Bug);
+            Err(broken)
+        }
+    }
 }
 
 /// The diagnostic of something that there are no instructions for.

@@ -314,7 +314,9 @@ fn assign(
         }
     }
     for ((at, bytes), address) in needs.iter().zip(&addresses[roots.len()..]) {
-        schedule.scratch.push((*at, *address, *bytes));
+        if *bytes > 0 {
+            schedule.scratch.push((*at, *address, *bytes));
+        }
     }
     Ok(())
 }

@@ -54,6 +54,11 @@ impl<'t> Declarations<'t> {
             .push(Diagnostic::input(code, message).at_span(range(span)));
     }
 
+    /// Number of errors so far.
+    pub fn error_count(&self) -> usize {
+        self.errors.0.len() + self.exprs.error_count()
+    }
+
     /// All errors, in order of the text.
     pub fn into_errors(self) -> Diagnostics {
         let mut errors = self.errors;

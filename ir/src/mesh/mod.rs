@@ -14,19 +14,37 @@
 //!   of each other; those of the next stage may send on what has arrived. Every element of every
 //!   core's block arrives exactly once (or is copied from the core's own block of the input, a flow
 //!   from a core to itself). A core has at most 64 peers in a stage, in each direction.
+//!
+//! # Text
+//!
+//! The text of a module is that of its TILED module with a `schedule` behind each function: runs of
+//! places, values, exchanges, scratch memory. An exchange that follows from the two layouts by the
+//! rule of [`route::exchange`] is written as what its stages come to, which reading checks: its flows
+//! are a function of the layouts, and a model has a hundred thousand of them, so a list would say
+//! nothing more and hide the rest. Any other exchange (by hand, or of another router) lists its flows.
 
+pub mod eval;
+mod parse;
 mod print;
 pub mod route;
+mod text;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use parse::{SourceMap, parse};
+pub use verify::{ALIGNMENT, Violation, diagnostics, verify, verify_on};
 
 use crate::attr::Number;
 use crate::entity::PrimaryMap;
 use crate::machine::CoreAddress;
 use crate::program::RouteRule;
 use crate::tiled::{self, FuncId, ValueId};
+
+/// Version of the text form.
+pub const TEXT_VERSION: u32 = 1;
 
 /// Peers that a core may have open in one direction at a time.
 pub const MAX_PEERS: usize = 64;
@@ -99,10 +117,41 @@ pub struct Flow {
     pub forwarded: bool,
 }
 
+/// A part of a module that a message can be about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Entity {
+    /// A part of the model.
+    Tiled(tiled::Entity),
+    /// The schedule of a function.
+    Schedule(FuncId),
+    /// The place of a logical core; text maps have the first core of each run.
+    Place(FuncId, usize),
+    /// The memory of a value.
+    Storage(FuncId, ValueId),
+    /// An exchange, by position.
+    Exchange(FuncId, usize),
+    /// Scratch memory, by position.
+    Scratch(FuncId, usize),
+}
+
+impl Schedule {
+    /// Bytes from address 0 to the end of the highest value or scratch memory.
+    pub fn sram_bytes(&self) -> u64 {
+        let values = self.storage.values().map(|s| (s.address, s.bytes));
+        let scratch = self.scratch.iter().map(|(_, at, bytes)| (*at, *bytes));
+        let ends = values
+            .chain(scratch)
+            .map(|(at, bytes)| at.saturating_add(bytes));
+        ends.max().unwrap_or(0)
+    }
+}
+
 impl Flow {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
-        self.size.iter().product()
+        self.size
+            .iter()
+            .fold(1, |n, extent| n.saturating_mul(*extent))
     }
 }
 
@@ -112,3 +161,6 @@ impl Module {
         &self.tiled.name
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ pub fn run(
     Ok(results)
 }
 
-fn check_inputs(function: &Function, inputs: &[Tensor]) -> Result<(), Box<Diagnostic>> {
+pub(crate) fn check_inputs(function: &Function, inputs: &[Tensor]) -> Result<(), Box<Diagnostic>> {
     let params = &function.bodies[function.body()].params;
     let wrong = |message: String| Box::new(Diagnostic::input(codes::WRONG_INPUTS, message));
     if params.len() != inputs.len() {
@@ -162,22 +162,12 @@ impl Run<'_, '_> {
 
     /// The blocks of a layout of a tensor.
     fn spread(&self, layout: &Layout, tensor: &Tensor) -> Outcome<Blocks> {
-        let whole = Whole::of(tensor);
-        whole.cut(layout, self.grid(layout.grid)).map_err(fault)
+        spread(self.module, layout, tensor)
     }
 
     /// The whole tensor of a value.
     fn whole(&self, value: ValueId, blocks: &Blocks) -> Outcome<Tensor> {
-        let data = &self.function.values[value];
-        let grid = self.grid(data.layout.grid);
-        let mut blocks = blocks.clone();
-        for pending in &data.layout.pending {
-            blocks = combined(&blocks, grid, *pending);
-        }
-        let cores = 0..grid.size();
-        let whole = Whole::assemble(data.ty.dtype, &data.layout, grid, &blocks, cores);
-        let shape = data.ty.shape.as_const().unwrap_or_default();
-        whole.and_then(|w| w.tensor(&shape)).map_err(fault)
+        whole(self.module, self.function, value, blocks)
     }
 
     fn body(&mut self, id: BodyId, args: Vec<Blocks>) -> Outcome<Vec<Blocks>> {
@@ -200,13 +190,7 @@ impl Run<'_, '_> {
     }
 
     fn check_cancelled(&self) -> Outcome<()> {
-        match self.options.cancel {
-            Some(flag) if flag.load(Ordering::Relaxed) => Err(Box::new(Diagnostic::input(
-                codes::CANCELLED,
-                "the run was cancelled",
-            ))),
-            _ => Ok(()),
-        }
+        check_cancelled(&self.options)
     }
 
     fn define(
@@ -379,6 +363,60 @@ impl Run<'_, '_> {
         }
         Ok(results)
     }
+}
+
+/// An error if the run was stopped from outside.
+pub(crate) fn check_cancelled(options: &Options<'_>) -> Outcome<()> {
+    match options.cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Box::new(Diagnostic::input(
+            codes::CANCELLED,
+            "the run was cancelled",
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The blocks of a layout of a tensor.
+pub(crate) fn spread(module: &Module, layout: &Layout, tensor: &Tensor) -> Outcome<Blocks> {
+    let whole = Whole::of(tensor);
+    whole.cut(layout, &module.grids[layout.grid]).map_err(fault)
+}
+
+/// The whole tensor of a value from its blocks.
+pub(crate) fn whole(
+    module: &Module,
+    function: &Function,
+    value: ValueId,
+    blocks: &Blocks,
+) -> Outcome<Tensor> {
+    let data = &function.values[value];
+    let grid = &module.grids[data.layout.grid];
+    let mut blocks = blocks.clone();
+    for pending in &data.layout.pending {
+        blocks = combined(&blocks, grid, *pending);
+    }
+    let cores = 0..grid.size();
+    let whole = Whole::assemble(data.ty.dtype, &data.layout, grid, &blocks, cores);
+    let shape = data.ty.shape.as_const().unwrap_or_default();
+    whole.and_then(|w| w.tensor(&shape)).map_err(fault)
+}
+
+/// The blocks of each result of a step, from those of its operands.
+pub(crate) fn step(
+    module: &Module,
+    function: &Function,
+    group: &Group,
+    step: &Step,
+    args: &[Blocks],
+) -> Outcome<Vec<Blocks>> {
+    let run = Run {
+        module,
+        function,
+        states: &States::new(),
+        options: Options::default(),
+    };
+    let place = placed(step.loc.as_ref(), step.op.name());
+    run.step(group, step, args).map_err(place)
 }
 
 /// For every statement of a body, the values that nothing behind it needs.

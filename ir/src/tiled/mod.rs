@@ -50,11 +50,11 @@
 
 pub mod eval;
 mod layout;
-mod parse;
-mod print;
-mod spread;
+pub(crate) mod parse;
+pub(crate) mod print;
+pub(crate) mod spread;
 mod step;
-mod text;
+pub(crate) mod text;
 mod verify;
 
 use std::sync::Arc;
@@ -62,6 +62,7 @@ use std::sync::Arc;
 pub use layout::{BlockRange, Layout, Pending, Split};
 pub use parse::{SourceMap, parse};
 pub use step::{Coalesced, StepRule, block, coalesced, result_layout, step_rule, widest_loops};
+pub(crate) use verify::operands_and_results;
 pub use verify::{Entity, Violation, verify, verify_on};
 
 use crate::diag::Loc;

@@ -12,8 +12,8 @@ use dojoc_grammar::{quote, quote_name};
 
 use super::text::{MONOIDS, RESHARD_KINDS, name_of};
 use super::{
-    AxisLevel, Body, BodyId, Function, Grid, Group, Layout, Module, Split, Step, Stmt, Temporal,
-    ValueDef, ValueId,
+    AxisLevel, Body, BodyId, FuncId, Function, Grid, Group, Layout, Module, Split, Step, Stmt,
+    Temporal, ValueDef, ValueId,
 };
 use crate::diag::Loc;
 use crate::graph::print::{DisplayState, DisplayWeight, format_loc};
@@ -24,31 +24,40 @@ const MAX_DEPTH: usize = 64;
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "dojo tiled {}\n", super::TEXT_VERSION)?;
-        let name = quote_name(&self.name);
-        writeln!(
-            f,
-            "module @{name} {{machine = {}}} {{",
-            quote(&self.machine)
-        )?;
-        for grid in self.grids.values() {
-            writeln!(f, "  {}", format_grid(grid))?;
-        }
-        for weight in self.weights.values() {
-            writeln!(f, "  {}", DisplayWeight(weight))?;
-        }
-        for state in self.states.values() {
-            writeln!(f, "  {}", DisplayState(&self.weights, state))?;
-        }
-        let declared = self.grids.len() + self.weights.len() + self.states.len();
-        for (position, function) in self.functions.values().enumerate() {
-            if position + declared > 0 {
-                writeln!(f)?;
-            }
-            Printer::new(self, function).function(f)?;
-        }
-        writeln!(f, "}}")
+        write_module(f, self, ("tiled", super::TEXT_VERSION), |_, _, _| Ok(()))
     }
+}
+
+/// Prints a module under the header of a level, with what the level says behind each function.
+pub(crate) fn write_module(
+    f: &mut fmt::Formatter<'_>,
+    module: &Module,
+    (level, version): (&str, u32),
+    mut behind: impl FnMut(&mut fmt::Formatter<'_>, FuncId, &Printer<'_>) -> fmt::Result,
+) -> fmt::Result {
+    writeln!(f, "dojo {level} {version}\n")?;
+    let name = quote_name(&module.name);
+    let machine = quote(&module.machine);
+    writeln!(f, "module @{name} {{machine = {machine}}} {{")?;
+    for grid in module.grids.values() {
+        writeln!(f, "  {}", format_grid(grid))?;
+    }
+    for weight in module.weights.values() {
+        writeln!(f, "  {}", DisplayWeight(weight))?;
+    }
+    for state in module.states.values() {
+        writeln!(f, "  {}", DisplayState(&module.weights, state))?;
+    }
+    let declared = module.grids.len() + module.weights.len() + module.states.len();
+    for (position, (id, function)) in module.functions.iter().enumerate() {
+        if position + declared > 0 {
+            writeln!(f)?;
+        }
+        let printer = Printer::new(module, function);
+        printer.function(f)?;
+        behind(f, id, &printer)?;
+    }
+    writeln!(f, "}}")
 }
 
 fn format_grid(grid: &Grid) -> String {
@@ -74,7 +83,7 @@ fn word(name: &str) -> String {
 }
 
 /// A list in brackets.
-fn list(items: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     format!("[{}]", items.into_iter().collect::<Vec<_>>().join(", "))
 }
 
@@ -151,7 +160,8 @@ fn layout_entries(module: &Module, layout: &Layout, shape: &[u64]) -> Vec<String
     entries
 }
 
-struct Printer<'a> {
+/// How the values of a function are written.
+pub(crate) struct Printer<'a> {
     module: &'a Module,
     function: &'a Function,
     /// How every value is written, without the sigil.
@@ -159,6 +169,8 @@ struct Printer<'a> {
     taken: BTreeSet<&'a str>,
     /// Values that are the first of their name.
     named: BTreeSet<ValueId>,
+    /// Values in order of the text.
+    order: Vec<ValueId>,
     next: u32,
 }
 
@@ -170,6 +182,7 @@ impl<'a> Printer<'a> {
             keys: BTreeMap::new(),
             taken: BTreeSet::new(),
             named: BTreeSet::new(),
+            order: vec![],
             next: 0,
         };
         let body = function.bodies.get(function.body());
@@ -208,6 +221,7 @@ impl<'a> Printer<'a> {
                 }
             };
             self.keys.insert(*id, key);
+            self.order.push(*id);
         }
     }
 
@@ -232,7 +246,13 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn value(&self, id: ValueId) -> String {
+    /// All values, in the order in which the text defines them.
+    pub(crate) fn order(&self) -> &[ValueId] {
+        &self.order
+    }
+
+    /// A value as the text calls it.
+    pub(crate) fn value(&self, id: ValueId) -> String {
         format!("%{}", self.keys.get(&id).map_or("?", |key| key))
     }
 

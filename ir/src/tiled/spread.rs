@@ -12,18 +12,18 @@ use crate::tensor::Tensor;
 use crate::types::DType;
 
 /// The blocks of a value, one per core of its grid, with the extents of the core's box.
-pub(super) type Blocks = Vec<Tensor>;
+pub(crate) type Blocks = Vec<Tensor>;
 
 /// A box of a tensor.
 type Bounds = [Range<u64>];
 
 /// A box as a key: ranges have no order.
-pub(super) fn key(bounds: &Bounds) -> Vec<(u64, u64)> {
+pub(crate) fn key(bounds: &Bounds) -> Vec<(u64, u64)> {
     bounds.iter().map(|r| (r.start, r.end)).collect()
 }
 
 /// Extents of a box.
-pub(super) fn extents(bounds: &Bounds) -> Vec<u64> {
+pub(crate) fn extents(bounds: &Bounds) -> Vec<u64> {
     bounds.iter().map(|r| r.end - r.start).collect()
 }
 
@@ -37,16 +37,17 @@ pub(super) fn signed(bounds: &Bounds) -> Vec<Range<i64>> {
 
 /// Neighbouring elements that are neighbours in the tensor as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
+pub(crate) struct Run {
     /// Position of the first one in the tensor.
-    start: usize,
+    pub start: usize,
     /// Position of the first one in the box.
-    offset: usize,
-    length: usize,
+    pub offset: usize,
+    /// Number of them.
+    pub length: usize,
 }
 
 /// The elements of a box of a tensor of extents `view`, ascending.
-fn runs(bounds: &Bounds, view: &[u64]) -> Vec<Run> {
+pub(crate) fn runs(bounds: &Bounds, view: &[u64]) -> Vec<Run> {
     if bounds.iter().any(Range::is_empty) {
         return vec![];
     }

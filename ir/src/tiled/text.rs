@@ -27,7 +27,7 @@ pub(super) const RESHARD_KINDS: [(ReshardKind, &str); 7] = [
 ];
 
 /// The name of an entry of one of these tables.
-pub(super) fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
+pub(crate) fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
     table
         .iter()
         .find(|(v, _)| v == value)
@@ -35,6 +35,6 @@ pub(super) fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &
 }
 
 /// The entry of a name.
-pub(super) fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
+pub(crate) fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
     table.iter().find(|(_, n)| *n == name).map(|(v, _)| *v)
 }

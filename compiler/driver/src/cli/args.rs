@@ -40,8 +40,8 @@ pub struct PassArgs {
     /// Leave a pass out, to see what it is worth; `dojoc passes` lists them.
     #[arg(long, value_name = "PASS")]
     pub skip_pass: Vec<String>,
-    /// Run the model before and after every pass, and as TILED and PROGRAM, and compare all values
-    /// that have names.
+    /// Run the model before and after every pass, and as TILED, MESH and PROGRAM, and compare all
+    /// values that have names.
     #[arg(long)]
     pub validate: bool,
     /// Seed of the random inputs of --validate.

@@ -45,7 +45,7 @@ pub enum Emit {
     Graph,
     /// Text form of the TILED level: splits, layouts, reshards.
     Tiled,
-    /// The MESH level: places, addresses, flows.
+    /// Text form of the MESH level: places, addresses, exchanges.
     Mesh,
     /// Assembly.
     Program,

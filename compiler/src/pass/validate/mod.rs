@@ -32,8 +32,8 @@ use dojoc_ir::codes::CANCELLED;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Place};
 use dojoc_ir::graph::{FuncId, Module};
 use dojoc_ir::tensor::Tensor;
-use dojoc_ir::tiled;
 use dojoc_ir::types::DType;
+use dojoc_ir::{graph, mesh, tiled};
 
 use super::widen::{widen, widened};
 use super::{Effect, NOT_VALIDATED, VALUES_DIFFER};
@@ -230,8 +230,29 @@ impl Validator {
     /// # Errors
     /// As [`check_level`](Self::check_level).
     pub fn check_tiled(&mut self, module: &tiled::Module) -> Result<(), Box<Diagnostic>> {
+        let run: &RunBlocks<'_> =
+            &|id, inputs, states, options| tiled::eval::run(module, id, inputs, states, options);
+        self.check_blocks(("TILED", "tile"), module, run)
+    }
+
+    /// Compares a module at the MESH level, byte by byte in the memory of its cores.
+    ///
+    /// # Errors
+    /// As [`check_level`](Self::check_level).
+    pub fn check_mesh(&mut self, module: &mesh::Module) -> Result<(), Box<Diagnostic>> {
+        let run: &RunBlocks<'_> =
+            &|id, inputs, states, options| mesh::eval::run(module, id, inputs, states, options);
+        self.check_blocks(("MESH", "place"), &module.tiled, run)
+    }
+
+    fn check_blocks(
+        &mut self,
+        (level, stage): (&'static str, &str),
+        module: &tiled::Module,
+        run: &RunBlocks<'_>,
+    ) -> Result<(), Box<Diagnostic>> {
         let cancel = self.options.cancel.clone();
-        self.check_level("TILED", "tile", &mut |name, inputs, checker| {
+        self.check_level(level, stage, &mut |name, inputs, checker| {
             let mut functions = module.functions.iter();
             let Some((id, func)) = functions.find(|(_, f)| &*f.name == name) else {
                 return Err(Diagnostic::input(NOT_VALIDATED, "it is not there").into());
@@ -246,7 +267,7 @@ impl Validator {
                 cancel: cancel.as_deref(),
                 observe: Some(&mut observe),
             };
-            let results = tiled::eval::run(module, id, inputs, &mut states, options);
+            let results = run(id, inputs, &mut states, options);
             for (position, value) in results.map_err(|e| *e)?.iter().enumerate() {
                 checker.output(position, value);
             }
@@ -254,6 +275,15 @@ impl Validator {
         })
     }
 }
+
+/// Runs a function of a distributed module.
+type RunBlocks<'a> = dyn Fn(
+        tiled::FuncId,
+        &[Tensor],
+        &mut graph::eval::States,
+        tiled::eval::Options<'_>,
+    ) -> Result<Vec<Tensor>, Box<Diagnostic>>
+    + 'a;
 
 /// Runs the function of a name at some level and shows its values to a checker.
 pub type RunLevel<'a> =

@@ -76,6 +76,8 @@ pub fn exchange(
     if !from.pending.is_empty() || !to.pending.is_empty() {
         return Err(Unroutable::Pending);
     }
+    check(grids, from)?;
+    check(grids, to)?;
     let old = holders(grids, from)?;
     let new = holders(grids, to)?;
     let view = refine(&from.view, &to.view).ok_or(Unroutable::Mismatch)?;
@@ -119,15 +121,39 @@ pub fn exchange(
     })
 }
 
+/// That the blocks of a layout can be asked for.
+fn check(grids: &PrimaryMap<GridId, Grid>, layout: &Layout) -> Result<(), Unroutable> {
+    fn product(mut list: impl Iterator<Item = u64>) -> Option<u64> {
+        list.try_fold(1, u64::checked_mul)
+    }
+    let grid = grids.get(layout.grid).ok_or(Unroutable::Mismatch)?;
+    let cores = product(grid.axes.iter().map(|a| a.size)).ok_or(Unroutable::TooMany)?;
+    if cores > MAX_PARTS as u64 {
+        return Err(Unroutable::TooMany);
+    }
+    let mut used = vec![];
+    let splits = layout.splits.iter();
+    let plausible = splits.clone().all(|s| s.unit > 0 && s.stride > 0)
+        && (splits.flat_map(|s| &s.axes)).all(|axis| {
+            let is_new = *axis < grid.axes.len() && !used.contains(axis);
+            used.push(*axis);
+            is_new
+        });
+    let elements = product(layout.view.iter().copied());
+    let countable = elements.is_some_and(|n| i64::try_from(n).is_ok());
+    let fits = layout.splits.len() == layout.view.len();
+    match plausible && countable && fits && cores > 0 {
+        true => Ok(()),
+        false => Err(Unroutable::Mismatch),
+    }
+}
+
 /// Blocks, as start and end in each dim, with the cores that hold them.
 type Blocks = BTreeMap<Vec<(u64, u64)>, Vec<u32>>;
 
 /// The blocks of a layout that are not empty, with the numbers of the cores that hold them.
 fn holders(grids: &PrimaryMap<GridId, Grid>, layout: &Layout) -> Result<Blocks, Unroutable> {
     let grid = grids.get(layout.grid).ok_or(Unroutable::Mismatch)?;
-    if layout.splits.len() != layout.view.len() {
-        return Err(Unroutable::Mismatch);
-    }
     if grid
         .axes
         .iter()

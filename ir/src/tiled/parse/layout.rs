@@ -21,7 +21,7 @@ pub(super) struct Written {
 
 impl<'t> Reader<'t> {
     /// A whole number that is not negative.
-    pub(super) fn count(&mut self, id: ExprId) -> Option<u64> {
+    pub fn count(&mut self, id: ExprId) -> Option<u64> {
         match self.tree[id].kind {
             ExprKind::Int(i) if i >= 0 => Some(i.unsigned_abs()),
             ExprKind::Uint(i) => Some(i),
@@ -29,25 +29,25 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(super) fn signed(&mut self, id: ExprId) -> Option<i64> {
+    pub fn signed(&mut self, id: ExprId) -> Option<i64> {
         match self.tree[id].kind {
             ExprKind::Int(i) => Some(i),
             _ => self.wrong(id, "expected an integer"),
         }
     }
 
-    pub(super) fn position(&mut self, id: ExprId) -> Option<usize> {
+    pub fn position(&mut self, id: ExprId) -> Option<usize> {
         usize::try_from(self.count(id)?).ok()
     }
 
-    pub(super) fn list(&mut self, id: ExprId) -> Option<&'t [ExprId]> {
+    pub fn list(&mut self, id: ExprId) -> Option<&'t [ExprId]> {
         match self.tree[id].kind {
             ExprKind::List(items) => Some(&self.tree[items]),
             _ => self.wrong(id, "expected a list"),
         }
     }
 
-    pub(super) fn word(&self, id: ExprId) -> Option<&'t str> {
+    pub fn word(&self, id: ExprId) -> Option<&'t str> {
         match self.tree[id].kind {
             ExprKind::Ident(name) | ExprKind::Str(name) => Some(&self.tree[name]),
             _ => None,

@@ -45,12 +45,7 @@ pub fn parse(text: &str) -> Result<(Module, SourceMap), Diagnostics> {
     if !parsed.errors.is_empty() {
         return Err(syntax_errors(&parsed.errors));
     }
-    let mut reader = Reader {
-        tree: &parsed.tree,
-        decls: Declarations::new(&parsed.tree),
-        module: Module::default(),
-        map: SourceMap::new(),
-    };
+    let mut reader = Reader::new(&parsed.tree, ("tiled", super::TEXT_VERSION), None);
     reader.file();
     let Reader {
         module, map, decls, ..
@@ -58,17 +53,30 @@ pub fn parse(text: &str) -> Result<(Module, SourceMap), Diagnostics> {
     decls.into_errors().ok((module, map))
 }
 
-struct Reader<'t> {
-    tree: &'t Tree,
-    decls: Declarations<'t>,
-    module: Module,
-    map: SourceMap,
+/// Reads a module, also as the part of a level that says more about its functions.
+pub(crate) struct Reader<'t> {
+    pub tree: &'t Tree,
+    pub decls: Declarations<'t>,
+    pub module: Module,
+    pub map: SourceMap,
+    /// The values of each function that are seen in its body, by name.
+    pub scopes: PrimaryMap<FuncId, Scope<'t>>,
+    /// Declarations of the word that only the level knows.
+    pub others: Vec<&'t g::Decl>,
+    level: (&'static str, u32),
+    other: Option<&'static str>,
 }
-
 /// The values that a body sees by name.
 #[derive(Clone, Default)]
-struct Scope<'t> {
+pub(crate) struct Scope<'t> {
     values: BTreeMap<(bool, &'t str), ValueId>,
+}
+
+impl<'t> Scope<'t> {
+    /// The value of a name.
+    pub fn value(&self, tree: &'t Tree, name: &g::Name) -> Option<ValueId> {
+        self.values.get(&name_key(name, &tree[name.text])).copied()
+    }
 }
 
 /// A function as it is read.
@@ -83,25 +91,40 @@ struct Reading<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn error(&mut self, code: u16, span: g::Span, message: impl Into<String>) {
+    /// A reader of a text under the header of a level, which may know one more declaration.
+    pub fn new(tree: &'t Tree, level: (&'static str, u32), other: Option<&'static str>) -> Self {
+        Self {
+            tree,
+            decls: Declarations::new(tree),
+            module: Module::default(),
+            map: SourceMap::new(),
+            scopes: PrimaryMap::new(),
+            others: vec![],
+            level,
+            other,
+        }
+    }
+
+    pub fn error(&mut self, code: u16, span: g::Span, message: impl Into<String>) {
         self.decls.error(code, span, message);
     }
 
     /// Reports what is wrong with an expression; always `None`.
-    fn wrong<T>(&mut self, id: ExprId, message: impl Into<String>) -> Option<T> {
+    pub fn wrong<T>(&mut self, id: ExprId, message: impl Into<String>) -> Option<T> {
         let span = self.tree[id].span;
         self.error(codes::BAD_DECLARATION, span, message);
         None
     }
 
-    fn file(&mut self) {
+    /// Reads the text; what is found to be wrong is in `decls`.
+    pub fn file(&mut self) {
         let tree = self.tree;
         if let Some(header) = tree.header() {
-            let level = &tree[header.level.text];
-            if level != "tiled" || header.version > super::TEXT_VERSION || header.version == 0 {
+            let (level, version) = self.level;
+            let found = &tree[header.level.text];
+            if found != level || header.version > version || header.version == 0 {
                 let message = format!(
-                    "expected `dojo tiled {}`, found `dojo {level} {}`",
-                    super::TEXT_VERSION,
+                    "expected `dojo {level} {version}`, found `dojo {found} {}`",
                     header.version
                 );
                 return self.error(codes::BAD_LEVEL, header.span, message);
@@ -153,9 +176,11 @@ impl<'t> Reader<'t> {
                         self.error(codes::DUPLICATE_NAME, decl.symbol.span, message);
                     }
                 }
+                word if Some(word) == self.other => self.others.push(decl),
                 _ => {
-                    let expected = "`grid`, `weight`, `state` or `func`";
-                    self.decls.declaration(decl, expected);
+                    let others = self.other.map_or(String::new(), |o| format!(", `{o}`"));
+                    let expected = format!("`grid`, `weight`, `state`{others} or `func`");
+                    self.decls.declaration(decl, &expected);
                 }
             }
         }
@@ -261,6 +286,7 @@ impl<'t> Reader<'t> {
         let outputs = outputs
             .map(|(position, param)| self.output(&r, param, results.get(position).copied()))
             .collect();
+        self.scopes.push(scope);
         self.module.functions.push(Function {
             name: tree[decl.symbol.text].into(),
             values: r.values,
@@ -400,11 +426,11 @@ impl<'t> Reader<'t> {
         for operand in &tree[stmt.operands] {
             let text = &tree[operand.name.text];
             let found = match operand.sigil {
-                Sigil::Value => scope.values.get(&name_key(&operand.name, text)),
+                Sigil::Value => scope.value(tree, &operand.name),
                 Sigil::Symbol => None,
             };
             match found {
-                Some(value) => values.push(*value),
+                Some(value) => values.push(value),
                 None => {
                     let sigil = match operand.sigil {
                         Sigil::Value => "%",

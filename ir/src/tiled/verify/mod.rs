@@ -594,7 +594,7 @@ impl<'a> Verifier<'a> {
 }
 
 /// Operands and results of a statement.
-fn operands_and_results(stmt: &Stmt) -> (Vec<ValueId>, Vec<ValueId>) {
+pub(crate) fn operands_and_results(stmt: &Stmt) -> (Vec<ValueId>, Vec<ValueId>) {
     match stmt {
         Stmt::Group(group) => (
             group.steps.iter().flat_map(|s| s.args.clone()).collect(),
