@@ -259,6 +259,23 @@ fn models_are_compiled_and_run() {
     assert!(run.starts_with(&again), "{again}");
 }
 
+/// What there are no instructions for is refused by name, and runs on the interpreter.
+#[test]
+fn compile_refuses_what_it_cannot_emit() {
+    let lab = Lab::new();
+    lab.write(
+        "up.dojo",
+        "dojo graph 1 module @m { func @main(%x : f32[1, 1, 3], %w : f32[1, 1, 3]) -> (%y : f32[1, 1, 7]) {
+           %y = conv_transpose %x, %w {stride = [2], pad = [[0, 0]], dilation = [1], groups = 1, size = [7]} : f32[1, 1, 7]
+           return %y } }",
+    );
+    insta::assert_snapshot!(lab.run(&["run", "up.dojo", "--random", "1"]).fails(4), @"
+    unsupported[D0430]: the machine has no instructions for `conv_transpose`: elements that lie between those of an operand
+      help: `dojoc eval` runs the model on the reference interpreter
+    ");
+    lab.run(&["eval", "up.dojo", "--random", "1"]).ok();
+}
+
 #[test]
 fn compile_writes_whole_files_or_none() {
     let lab = lab();

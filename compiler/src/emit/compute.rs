@@ -317,6 +317,12 @@ impl Emitter<'_> {
         let mut operands = vec![];
         for (n, value) in step.args.iter().enumerate() {
             let read = &access.operands[n];
+            // Kernels take such operands with room between their elements, which no layout gives them.
+            if read.index.iter().any(|map| map.div != 1) {
+                return Err(Unsupported::new(
+                    "elements that lie between those of an operand",
+                ));
+            }
             let partial =
                 read.outside != Outside::Never && kernel::fill_value(access, n)?.is_none();
             let shape = self.function.values[*value].layout.view.clone();

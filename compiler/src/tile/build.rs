@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dojoc_ir::attr::Number;
-use dojoc_ir::diag::{Diagnostic, Diagnostics, Loc, Place};
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc, Place};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph::{self, ValueDef as GraphDef};
 use dojoc_ir::tiled::{
@@ -45,7 +45,7 @@ fn body() -> BodyId {
 /// The TILED function of a choice.
 ///
 /// # Errors
-/// A node whose split its rule refuses: our fault.
+/// A node that cannot be split as it was chosen: what lies outside of an operand has no number, say.
 pub(super) fn build(
     problem: &Problem<'_>,
     choice: &Choice,
@@ -89,7 +89,7 @@ pub(super) fn build(
             }
             NodeKind::Step(rules) => builder.step(number, rules).map_err(|cause| {
                 let message = format!("`{}` cannot be split as chosen: {cause}", data.op.name());
-                let diagnostic = Diagnostic::input(NOT_TILED, message);
+                let diagnostic = Diagnostic::new(NOT_TILED, Kind::Unsupported, message);
                 Diagnostics::from(match &data.loc {
                     Some(loc) => diagnostic.at(Place::Node(loc.clone())),
                     None => diagnostic,
