@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Bytes at which buffers begin.
-pub const ALIGN: u64 = 64;
+pub const ALIGN: u64 = dojoc_ir::mesh::ALIGNMENT;
 
 /// Something that needs bytes for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -83,7 +83,9 @@ pub struct Storage {
     pub bytes: u64,
     /// Distances in bytes between neighbours in each dim of the layout's view.
     pub strides: Vec<i64>,
-    /// Statements of the body during which its bytes are its own.
+    /// Statements of the body during which its bytes are its own: at least from the first one that
+    /// makes or reads it to the last one. Statements that are emitted as one piece of code overlap in
+    /// time, so a value of one of them lives during all of them.
     pub live: Range<usize>,
     /// The value that it shares its bytes with, if it is a view of another one.
     pub alias: Option<ValueId>,
