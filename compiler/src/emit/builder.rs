@@ -179,7 +179,8 @@ impl SegmentBuilder {
     }
 
     /// A new buffer of these largest extents, without packing, at address 0 until
-    /// [`set_address`](Self::set_address). Its name gets a number if it is taken.
+    /// [`set_address`](Self::set_address) or until a call places it. Its name gets a number if it is
+    /// taken.
     pub fn buffer(
         &mut self,
         name: &str,

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use dojoc_ir::access::{Access, Affine as Index, Expr, Kernel, Outside};
 use dojoc_ir::diag::Loc;
 use dojoc_ir::entity::EntityId as _;
 use dojoc_ir::mesh::Schedule;
+use dojoc_ir::ops::Op;
 use dojoc_ir::program::{Affine, BufferId, BufferRole, LocId};
 use dojoc_ir::tiled::{
-    Body, Coalesced, Function, Grid, Group, Module, Step, StepRule, Stmt, ValueId, block, coalesced,
+    Body, Coalesced, Function, Grid, GridId, Group, Layout, LoopSplit, Module, Step, StepRule,
+    Stmt, Temporal, ValueId, block, coalesced,
 };
+use dojoc_ir::types::Type;
 
 use super::Unsupported;
 use super::builder::SegmentBuilder;
 use super::kernel::{self, BlockDim, Local, LocalTensor};
-use super::program::ProgramBuilder;
+use super::program::{ProgramBuilder, Slot, Template};
 use crate::place::sram;
 
 /// What there are no instructions for, and where.
@@ -30,18 +34,50 @@ pub struct Refused {
     pub loc: Option<Arc<Loc>>,
 }
 
-/// The code of a phase, without addresses.
+/// The code of a phase, without addresses: all phases of one [`PhaseKey`] share it.
+#[derive(Debug)]
+pub(super) struct PhaseCode {
+    /// `None` if there is nothing to do: views alone.
+    template: Option<Template>,
+    scratch_bytes: u64,
+}
+
+/// A phase: its code, and the values that are its buffers.
 pub struct Phase {
-    seg: SegmentBuilder,
-    /// Values of the parameters on every core, by parameter.
-    rows: Vec<Vec<i64>>,
-    buffers: BTreeMap<ValueId, BufferId>,
-    /// Scratch buffers and their addresses in the scratch memory of the phase.
-    scratch: Vec<(BufferId, u64)>,
-    /// Bytes of scratch memory.
-    pub scratch_bytes: u64,
-    cores: usize,
+    code: Rc<PhaseCode>,
+    values: Vec<ValueId>,
     loc: Option<LocId>,
+}
+
+/// What the code of a phase is made from, its values numbered in the order in which they appear.
+#[derive(PartialEq, Eq, Hash, Debug)]
+pub(super) struct PhaseKey {
+    grid: GridId,
+    values: Vec<ValueKey>,
+    steps: Vec<StepKey>,
+}
+
+/// What matters of a value.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct ValueKey {
+    ty: Type,
+    layout: Layout,
+    /// Bytes and strides in memory.
+    storage: Option<(u64, Vec<i64>)>,
+    /// The number of the value whose bytes these are.
+    root: usize,
+    role: BufferRole,
+}
+
+/// What matters of a step.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct StepKey {
+    op: Op,
+    args: Vec<usize>,
+    results: Vec<usize>,
+    loops: Vec<Range<usize>>,
+    split: Vec<LoopSplit>,
+    temporal: Vec<Temporal>,
 }
 
 /// Numbers that differ from core to core, as entries of the parameter row.
@@ -91,93 +127,128 @@ pub fn phase(
                 _ => None,
             })
     };
-    let first = groups().flat_map(|g| &g.steps).next();
-    let name = first.map_or("empty", |step| step.op.name());
+    let grid_id = groups().next().map_or(GridId::from_index(0), |g| g.grid);
+    let steps: Vec<&Step> = groups().flat_map(|g| &g.steps).collect();
+    let first = steps.first();
     let loc = first
         .and_then(|step| step.loc.as_ref())
         .map(|loc| cx.loc(loc));
-    let grid_id = groups()
-        .next()
-        .map_or_else(|| dojoc_ir::tiled::GridId::from_index(0), |g| g.grid);
+    let uses = Uses::of(body, groups(), &stmts, kept);
+    let (key, values) = key(function, schedule, grid_id, &steps, &uses);
+    if let Some(code) = cx.phases.get(&key) {
+        let code = code.clone();
+        return Ok(Phase { code, values, loc });
+    }
+    let name = first.map_or("empty", |step| step.op.name());
     let grid = &module.grids[grid_id];
     let mut emitter = Emitter {
         cx,
         function,
         schedule,
         grid,
-        uses: Uses::of(body, groups(), &stmts, kept),
+        uses,
         seg: SegmentBuilder::new(name, loc),
         params: Params { rows: vec![] },
         buffers: BTreeMap::new(),
     };
-    for step in groups().flat_map(|g| &g.steps) {
+    for step in &steps {
         emitter.step(step).map_err(|cause| Refused {
             cause,
             op: step.op.name(),
             loc: step.loc.clone(),
         })?;
     }
-    let Emitter {
-        seg,
-        params,
-        buffers,
-        ..
-    } = emitter;
-    let lives = seg.scratch_lives();
-    let own: Vec<BufferId> = buffers.values().copied().collect();
-    let lives: Vec<_> = lives
-        .into_iter()
-        .filter(|l| !own.contains(&l.buffer))
-        .collect();
-    let items: Vec<sram::Item> = (lives.iter())
-        .map(|life| sram::Item {
-            bytes: life.bytes,
-            live: life.first..life.last + 1,
+    let code = emitter.finish(&values).map_err(|cause| Refused {
+        cause,
+        op: name,
+        loc: first.and_then(|step| step.loc.clone()),
+    })?;
+    let code = Rc::new(code);
+    cx.phases.insert(key, code.clone());
+    Ok(Phase { code, values, loc })
+}
+
+/// The key of a phase, and its values by number.
+fn key(
+    function: &Function,
+    schedule: &Schedule,
+    grid: GridId,
+    steps: &[&Step],
+    uses: &Uses,
+) -> (PhaseKey, Vec<ValueId>) {
+    let mut numbers: BTreeMap<ValueId, usize> = BTreeMap::new();
+    let mut values: Vec<ValueId> = vec![];
+    let mut number = |value: ValueId| {
+        *numbers.entry(value).or_insert_with(|| {
+            values.push(value);
+            values.len() - 1
         })
-        .collect();
-    let (addresses, scratch_bytes) = sram::allocate(&items);
-    Ok(Phase {
-        seg,
-        rows: params.rows,
-        buffers,
-        scratch: lives.iter().map(|l| l.buffer).zip(addresses).collect(),
-        scratch_bytes,
-        cores: usize::try_from(grid.size()).unwrap_or(usize::MAX),
-        loc,
-    })
+    };
+    let root_of = |value: &ValueId| {
+        let storage = schedule.storage.get(value);
+        storage.and_then(|s| s.alias).unwrap_or(*value)
+    };
+    let mut list = vec![];
+    for step in steps {
+        let mut all = |values: &[ValueId]| -> Vec<usize> {
+            (values.iter())
+                .map(|value| {
+                    number(root_of(value));
+                    number(*value)
+                })
+                .collect()
+        };
+        list.push(StepKey {
+            op: step.op.clone(),
+            args: all(&step.args),
+            results: all(&step.results),
+            loops: step.loops.clone(),
+            split: step.split.clone(),
+            temporal: step.temporal.clone(),
+        });
+    }
+    let of = |value: &ValueId| {
+        let data = &function.values[*value];
+        let storage = schedule.storage.get(value);
+        let root = root_of(value);
+        ValueKey {
+            ty: data.ty.clone(),
+            layout: data.layout.clone(),
+            storage: storage.map(|s| (s.bytes, s.strides.clone())),
+            root: numbers[&root],
+            role: uses.role(root),
+        }
+    };
+    let key = PhaseKey {
+        grid,
+        values: values.iter().map(of).collect(),
+        steps: list,
+    };
+    (key, values)
 }
 
 impl Phase {
-    /// Whether there is nothing to do: views alone.
-    pub fn is_empty(&self) -> bool {
-        self.seg.position() == 0
+    /// Bytes of scratch memory.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.code.scratch_bytes
     }
 
-    /// Gives all buffers their addresses and adds the call. Scratch memory begins at `scratch`.
+    /// Adds the call with the addresses of the schedule. Scratch memory begins at `scratch`.
     ///
     /// # Errors
-    /// A number beyond the limits of a segment.
-    pub fn finish(
-        mut self,
+    /// An address beyond 63 bits.
+    pub fn call(
+        &self,
         cx: &mut ProgramBuilder,
         schedule: &Schedule,
         scratch: u64,
     ) -> Result<(), Unsupported> {
-        for (value, buffer) in &self.buffers {
-            let address = schedule.storage.get(value).map_or(0, |s| s.address);
-            self.seg.set_address(*buffer, address);
-        }
-        for (buffer, at) in &self.scratch {
-            self.seg.set_address(*buffer, scratch + at);
-        }
-        let region = cx.region(0, self.cores)?;
-        let row = self
-            .rows
-            .iter()
-            .map(|values| super::fit::fit(values, &mut cx.tables))
-            .collect();
-        cx.call(self.seg.finish()?, region, row, self.loc);
-        Ok(())
+        let Some(template) = &self.code.template else {
+            return Ok(());
+        };
+        let address = |value| schedule.storage.get(value).map_or(0, |s| s.address);
+        let addresses: Vec<u64> = self.values.iter().map(address).collect();
+        cx.call(template, &addresses, scratch, self.loc)
     }
 }
 
@@ -244,6 +315,56 @@ struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
+    /// The code, where values have these numbers.
+    fn finish(self, values: &[ValueId]) -> Result<PhaseCode, Unsupported> {
+        let Self {
+            cx,
+            grid,
+            seg,
+            params,
+            buffers,
+            ..
+        } = self;
+        if seg.position() == 0 {
+            return Ok(PhaseCode {
+                template: None,
+                scratch_bytes: 0,
+            });
+        }
+        let own: BTreeMap<BufferId, ValueId> = buffers.into_iter().map(|(v, b)| (b, v)).collect();
+        let mut lives = seg.scratch_lives();
+        lives.retain(|life| !own.contains_key(&life.buffer));
+        let items: Vec<sram::Item> = (lives.iter())
+            .map(|life| sram::Item {
+                bytes: life.bytes,
+                live: life.first..life.last + 1,
+            })
+            .collect();
+        let (addresses, scratch_bytes) = sram::allocate(&items);
+        let slot = |buffer: BufferId| {
+            let value = own
+                .get(&buffer)
+                .and_then(|root| values.iter().position(|v| v == root));
+            let scratch = lives.iter().position(|life| life.buffer == buffer);
+            match (value, scratch) {
+                (Some(n), _) => Slot::Value(n),
+                // A scratch buffer without a use lies anywhere.
+                (None, at) => Slot::Scratch(at.map_or(0, |n| addresses[n])),
+            }
+        };
+        let cores = usize::try_from(grid.size()).unwrap_or(usize::MAX);
+        let region = cx.region(0, cores)?;
+        let rows = params.rows.iter();
+        let row = rows
+            .map(|values| super::fit::fit(values, &mut cx.tables))
+            .collect();
+        let template = Some(cx.template(seg.finish()?, region, row, slot));
+        Ok(PhaseCode {
+            template,
+            scratch_bytes,
+        })
+    }
+
     fn buffer(&mut self, value: ValueId) -> Result<BufferId, Unsupported> {
         let storage = self.schedule.storage.get(&value);
         let root = storage.and_then(|s| s.alias).unwrap_or(value);

@@ -1,20 +1,44 @@
 //! Building a program: regions, families, segments and locations, equal ones once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use dojoc_ir::diag::Loc;
 use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::program::{
-    Affine, CoreBox, Family, FamilyId, IndexExpr, LocId, MachineRef, Program, Region, RegionId,
-    Route, RouteRule, Segment, SegmentId, Span, Step, Var,
+    Affine, BufferId, CoreBox, Family, FamilyId, IndexExpr, LocId, MachineRef, Program, Region,
+    RegionId, Route, RouteRule, Segment, SegmentId, Span, Step, Var,
 };
 
 use super::Unsupported;
+use super::compute::{PhaseCode, PhaseKey};
+use super::exchange::ExchangeKey;
 use super::fit::Tables;
 
 /// Counts of a segment's parts: what segments that may be equal have in common.
 type Signature = [usize; 5];
+
+/// Code with the regions and rows of its calls, without the addresses of its buffers: what all phases
+/// and exchanges of one form share.
+#[derive(Debug)]
+pub(super) struct Template {
+    segment: SegmentId,
+    on: RegionId,
+    /// The parameter row before the addresses.
+    row: Vec<IndexExpr>,
+    /// Whose address each buffer has.
+    slots: Vec<Slot>,
+}
+
+/// Where a buffer of a template lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Slot {
+    /// At the address of the n-th value of the phase or exchange.
+    Value(usize),
+    /// So many bytes behind the start of the scratch memory.
+    Scratch(u64),
+}
 
 /// A program that grows. Logical cores have places, as in a
 /// [schedule](dojoc_ir::mesh::Schedule::places).
@@ -33,6 +57,10 @@ pub struct ProgramBuilder {
     segments: HashMap<Signature, Vec<(Segment, SegmentId)>>,
     segment_names: BTreeSet<Arc<str>>,
     locs: HashMap<Loc, LocId>,
+    /// The calls of exchanges by what they are made from.
+    pub(super) exchanges: HashMap<ExchangeKey, Rc<[Template]>>,
+    /// The code of phases by what it is made from.
+    pub(super) phases: HashMap<PhaseKey, Rc<PhaseCode>>,
 }
 
 impl ProgramBuilder {
@@ -63,6 +91,8 @@ impl ProgramBuilder {
             segments: HashMap::new(),
             segment_names: BTreeSet::new(),
             locs: HashMap::new(),
+            exchanges: HashMap::new(),
+            phases: HashMap::new(),
         }
     }
 
@@ -173,27 +203,57 @@ impl ProgramBuilder {
         id
     }
 
-    /// Adds a call of a segment on a region, with the parameter row that it has so far. Addresses
-    /// of buffers become parameters, so that segments that differ in them are shared.
-    pub fn call(
+    /// Code that calls share, on a region, with the parameter row that it has so far and the places
+    /// of its buffers. The addresses become parameters, so that segments that differ in nothing else
+    /// are one.
+    pub(super) fn template(
         &mut self,
         mut segment: Segment,
         on: RegionId,
-        mut row: Vec<IndexExpr>,
-        loc: Option<LocId>,
-    ) {
-        row.extend(
-            lift_addresses(&mut segment)
-                .into_iter()
-                .map(IndexExpr::constant),
-        );
+        row: Vec<IndexExpr>,
+        slot: impl Fn(BufferId) -> Slot,
+    ) -> Template {
+        let slots = segment.buffers.ids().map(slot).collect();
+        lift_addresses(&mut segment);
         let segment = self.intern_segment(segment);
+        Template {
+            segment,
+            on,
+            row,
+            slots,
+        }
+    }
+
+    /// Adds a call where the values lie at these addresses, the scratch memory at `scratch`.
+    ///
+    /// # Errors
+    /// An address beyond 63 bits.
+    pub(super) fn call(
+        &mut self,
+        template: &Template,
+        values: &[u64],
+        scratch: u64,
+        loc: Option<LocId>,
+    ) -> Result<(), Unsupported> {
+        let mut row = template.row.clone();
+        for slot in &template.slots {
+            let address = match slot {
+                Slot::Value(n) => values.get(*n).copied(),
+                Slot::Scratch(at) => scratch.checked_add(*at),
+            };
+            let address = address.and_then(|address| i64::try_from(address).ok());
+            row.push(IndexExpr::constant(
+                address.ok_or_else(Unsupported::overflow)?,
+            ));
+        }
+        let (segment, on) = (template.segment, template.on);
         self.steps.push(Step::Call {
             segment,
             on,
             row,
             loc,
         });
+        Ok(())
     }
 
     /// The program. Tensors and entries have the names of the user's model; what has a name of ours
@@ -243,23 +303,18 @@ fn without_names(segment: &Segment) -> Segment {
     plain
 }
 
-/// Makes the constant addresses of buffers parameters; returns their values.
-fn lift_addresses(segment: &mut Segment) -> Vec<i64> {
-    let mut values = vec![];
+/// Makes the addresses of buffers parameters, in the order of the buffers.
+fn lift_addresses(segment: &mut Segment) {
     for (_, buffer) in segment.buffers.iter_mut() {
-        let (Some(at), Ok(param)) = (buffer.at.as_constant(), u16::try_from(segment.params.len()))
-        else {
-            continue;
-        };
+        // More parameters than there may be are reported by the verifier.
+        let param = u16::try_from(segment.params.len()).unwrap_or(u16::MAX);
         let mut name: Arc<str> = format!("at_{}", buffer.name).into();
         while segment.params.contains(&name) {
             name = format!("{name}_").into();
         }
         segment.params.push(name);
         buffer.at = Affine::var(Var::Param(param));
-        values.push(at);
     }
-    values
 }
 
 /// Boxes that have these cores in their order: columns at one distance are a run, equal runs of
@@ -361,11 +416,11 @@ mod tests {
     #[test]
     fn segments_that_differ_in_addresses_are_shared() {
         let mut cx = builder((0..4).map(|i| core(0, i)).collect());
-        let segment = |name: &str, at: i64, extent: u64| {
+        let segment = |name: &str, extent: u64| {
             let mut buffers = PrimaryMap::new();
             buffers.push(Buffer {
                 name: "x".into(),
-                at: Affine::constant(at),
+                at: Affine::constant(0),
                 dtype: DType::F32,
                 shape: vec![extent],
                 packing: Packing::Strided,
@@ -379,9 +434,14 @@ mod tests {
             }
         };
         let region = cx.region(0, 4).unwrap();
-        cx.call(segment("a", 64, 3), region, vec![], None);
-        cx.call(segment("b", 128, 3), region, vec![], None);
-        cx.call(segment("a", 64, 4), region, vec![], None);
+        for (name, extent, at) in [("a", 3, 64), ("b", 3, 128), ("a", 4, 192)] {
+            let template = cx.template(segment(name, extent), region, vec![], |_| Slot::Value(1));
+            cx.call(&template, &[0, at], 0, None).unwrap();
+        }
+        let slot = |_| Slot::Scratch(5);
+        let template = cx.template(segment("c", 3), region, vec![], slot);
+        cx.call(&template, &[], 256, None).unwrap();
+        assert!(cx.call(&template, &[], u64::MAX, None).is_err());
         let names: Vec<&str> = cx.program.segments.values().map(|s| &*s.name).collect();
         assert_eq!(names, ["a", "a_1"]);
         let row = |step: &Step| match step {
@@ -389,6 +449,6 @@ mod tests {
             _ => None,
         };
         let rows: Vec<Option<i64>> = cx.steps.iter().map(row).collect();
-        assert_eq!(rows, [Some(64), Some(128), Some(64)]);
+        assert_eq!(rows, [Some(64), Some(128), Some(192), Some(261)]);
     }
 }

@@ -265,10 +265,7 @@ impl Emitter<'_> {
                 let tiled = &self.module.tiled;
                 let code = phase(self.cx, tiled, self.function, self.schedule, range, kept);
                 let code = code.map_err(|e| refused(&e))?;
-                if code.is_empty() {
-                    return Ok(());
-                }
-                code.finish(self.cx, self.schedule, scratch)
+                code.call(self.cx, self.schedule, scratch)
                     .map_err(|e| unsupported(&e, None))
             }
         }

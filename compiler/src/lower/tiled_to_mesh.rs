@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use dojoc_ir::attr::Number;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
@@ -10,6 +11,7 @@ use dojoc_ir::machine::Machine;
 use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, dense_strides};
 use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
+use dojoc_ir::types::DType;
 
 use super::memory::{Full, Memory};
 use super::{phases, refused, unsupported};
@@ -56,7 +58,10 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
         places: snake(machine, 0).unwrap_or_default(),
         ..Schedule::default()
     };
-    let mut known: HashMap<(Layout, Layout), Exchange> = HashMap::new();
+    schedule.storage = storage(module, function)?;
+    // Most models that do not fit are too large without scratch memory, which takes longer to find.
+    assign(module, function, &mut schedule, &[], machine)?;
+    let mut known: HashMap<(Layout, Layout), Arc<Exchange>> = HashMap::new();
     for (at, stmt) in body.stmts.iter().enumerate() {
         let Stmt::Reshard(reshard) = stmt else {
             continue;
@@ -74,17 +79,18 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
                         None => diagnostic,
                     })
                 })?;
+                let found = Arc::new(found);
                 known.insert(key, found.clone());
                 found
             }
         };
         schedule.exchanges.push((at, found));
     }
-    schedule.storage = storage(module, function)?;
     borders(function, &mut schedule)?;
     // Scratch memory is known once code is there; addresses do not change the code.
     let mut cx = ProgramBuilder::new("", machine, schedule.places.clone(), schedule.route);
     let mut needs: Vec<(usize, u64)> = vec![];
+    let mut staged: HashMap<(&Layout, &Layout, DType), u64> = HashMap::new();
     for range in phases(body) {
         let bytes = match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
@@ -98,8 +104,17 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
                 };
                 let dtype = function.values[reshard.input].ty.dtype;
                 let (from, to) = (of(reshard.input), of(reshard.output));
-                scratch_bytes(&module.grids, exchange, from, to, dtype)
-                    .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?
+                // Storage follows from the layouts.
+                let key = (from.layout, to.layout, dtype);
+                match staged.get(&key) {
+                    Some(bytes) => *bytes,
+                    None => {
+                        let bytes = scratch_bytes(&module.grids, exchange, from, to, dtype)
+                            .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?;
+                        staged.insert(key, bytes);
+                        bytes
+                    }
+                }
             }
             Stmt::Repeat(repeat) => {
                 let cause = crate::emit::Unsupported::new("loops over distributed values");
@@ -107,7 +122,7 @@ fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<S
             }
             _ => {
                 let phase = phase(&mut cx, module, function, &schedule, range.clone(), &[]);
-                phase.map_err(|e| refused(&e))?.scratch_bytes
+                phase.map_err(|e| refused(&e))?.scratch_bytes()
             }
         };
         needs.push((range.start, bytes));

@@ -67,8 +67,9 @@ pub struct Schedule {
     pub route: RouteRule,
     /// Where values lie.
     pub storage: BTreeMap<ValueId, Storage>,
-    /// The transfers of each reshard of the body, by the position of its statement.
-    pub exchanges: Vec<(usize, Exchange)>,
+    /// The transfers of each reshard of the body, by the position of its statement. Reshards between
+    /// the same layouts share them.
+    pub exchanges: Vec<(usize, Arc<Exchange>)>,
     /// Scratch memory of statements (staging, temporaries), by the position of the statement:
     /// address and bytes.
     pub scratch: Vec<(usize, u64, u64)>,

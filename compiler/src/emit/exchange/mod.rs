@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use dojoc_ir::attr::Number;
 use dojoc_ir::entity::PrimaryMap;
@@ -29,7 +30,7 @@ use dojoc_ir::types::DType;
 use super::Unsupported;
 use super::builder::{SegmentBuilder, Window};
 use super::fit::{fit_at, fit_some_at};
-use super::program::ProgramBuilder;
+use super::program::{ProgramBuilder, Slot, Template};
 use loops::{Body, Counted, Item, Rows, loops};
 use plan::{End, Move, Round, joined_dims, rounds};
 
@@ -70,11 +71,22 @@ fn planned(
     Ok((old, new, rounds))
 }
 
+/// What the calls of an exchange are made from; flows follow from the layouts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct ExchangeKey {
+    layouts: [Layout; 2],
+    /// Bytes and strides of both sides.
+    storage: [(u64, Vec<i64>); 2],
+    fill: Option<Number>,
+    dtype: DType,
+}
+
 /// Adds the calls that carry out an exchange of a value of this element type, with scratch memory at
-/// `scratch` (see [`scratch_bytes`]). The two storages and the scratch memory must not overlap.
+/// `scratch` (see [`scratch_bytes`]). The two storages and the scratch memory must not overlap, the
+/// flows must be those between the two layouts.
 ///
 /// # Errors
-/// A packed layout, an exchange that is not of these layouts, addresses beyond 64 bits, pieces with
+/// A packed layout, an exchange that is not of these layouts, addresses beyond 63 bits, pieces with
 /// too many dims that do not lie side by side, and too many pieces.
 #[expect(
     clippy::too_many_arguments,
@@ -90,6 +102,35 @@ pub fn emit_exchange(
     scratch: u64,
     loc: Option<LocId>,
 ) -> Result<(), Unsupported> {
+    let key = ExchangeKey {
+        layouts: [from, to].map(|side| side.layout.clone()),
+        storage: [from, to].map(|side| (side.storage.bytes, side.storage.strides.clone())),
+        fill: to.storage.fill,
+        dtype,
+    };
+    let calls = match cx.exchanges.get(&key) {
+        Some(known) => known.clone(),
+        None => {
+            let calls: Rc<[Template]> =
+                templates(cx, grids, exchange, from, to, dtype, loc)?.into();
+            cx.exchanges.insert(key, calls.clone());
+            calls
+        }
+    };
+    let values = [from.storage.address, to.storage.address];
+    (calls.iter()).try_for_each(|template| cx.call(template, &values, scratch, loc))
+}
+
+/// The calls of an exchange without addresses; its values are the two sides.
+fn templates(
+    cx: &mut ProgramBuilder,
+    grids: &PrimaryMap<GridId, Grid>,
+    exchange: &Exchange,
+    from: Side<'_>,
+    to: Side<'_>,
+    dtype: DType,
+    loc: Option<LocId>,
+) -> Result<Vec<Template>, Unsupported> {
     let (old, new, mut rounds) = planned(grids, exchange, from, to, dtype)?;
     let cores = cores(grids, from.layout, to.layout)?;
     let borders = match to.storage.fill {
@@ -100,14 +141,12 @@ pub fn emit_exchange(
         rounds.push(Round::default());
     }
     let region = cx.region(cores.start, cores.len())?;
+    let mut templates = vec![];
     for (number, round) in rounds.iter().enumerate() {
         let family = family(cx, round, region, &cores, loc);
         let mut builder = SegmentBuilder::new("exchange", loc);
-        let staging = (round.staging > 0).then(|| {
-            let buffer = builder.scratch("staging", dtype, &[round.staging / dtype.bytes()]);
-            builder.set_address(buffer, scratch);
-            buffer
-        });
+        let staging = (round.staging > 0)
+            .then(|| builder.scratch("staging", dtype, &[round.staging / dtype.bytes()]));
         let mut emitter = Emitter {
             rows: Rows::new(&mut cx.tables),
             cores: cores.clone(),
@@ -123,13 +162,21 @@ pub fn emit_exchange(
             family,
             borders.as_ref().filter(|_| number == 0),
         )?;
-        let Rows { row, names, .. } = emitter.rows;
+        let Emitter {
+            rows: Rows { row, names, .. },
+            sides,
+            ..
+        } = emitter;
         for name in names {
             builder.param(&name);
         }
-        cx.call(builder.finish()?, region, row, loc);
+        let slot = |buffer| {
+            let side = sides.iter().position(|(.., of)| *of == Some(buffer));
+            side.map_or(Slot::Scratch(0), Slot::Value)
+        };
+        templates.push(cx.template(builder.finish()?, region, row, slot));
     }
-    Ok(())
+    Ok(templates)
 }
 
 /// Logical cores of both layouts, and those in between.
@@ -379,7 +426,6 @@ impl Emitter<'_, '_> {
         };
         let elements = storage.bytes / self.dtype.bytes();
         let buffer = b.buffer(name, self.dtype, &[elements], role, self.loc);
-        b.set_address(buffer, storage.address);
         self.sides[side].2 = Some(buffer);
         buffer
     }

@@ -1,6 +1,6 @@
 //! The distinct parameter rows with which segments are called.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::super::{
@@ -53,6 +53,7 @@ pub struct RowClasses<'p> {
     repeats: Vec<u64>,
     of_segment: BTreeMap<SegmentId, Vec<u32>>,
     cache: Cache,
+    parts: HashMap<Part<'p>, Rc<Vec<Row>>>,
     errors: Vec<Violation>,
     reported: BTreeSet<(EntryId, u32, Option<usize>)>,
 }
@@ -62,6 +63,10 @@ type Values = (Box<[i64]>, Box<[(u16, i64)]>);
 
 /// Rows by segment and parameters; `None` where they are too many.
 type Cache = BTreeMap<(SegmentId, Vec<u16>), Option<Rc<Vec<Row>>>>;
+
+/// What the distinct values of columns depend on: the cores, the counts of repeats, the length of the
+/// row, and the columns. Calls of equal layers share them.
+type Part<'p> = (RegionId, Vec<u64>, usize, Vec<(usize, &'p IndexExpr)>);
 
 /// What the columns of a projection depend on.
 #[derive(Default)]
@@ -109,6 +114,7 @@ impl<'p> RowClasses<'p> {
             repeats: Vec::new(),
             of_segment: BTreeMap::new(),
             cache: BTreeMap::new(),
+            parts: HashMap::new(),
             errors: Vec::new(),
             reported: BTreeSet::new(),
         };
@@ -166,7 +172,14 @@ impl<'p> RowClasses<'p> {
         let calls = self.of_segment.get(&segment).cloned().unwrap_or_default();
         let mut rows = Some(Vec::new());
         let mut seen = HashSet::new();
+        let mut done = HashSet::new();
         for call in calls {
+            // A call with the same expressions on the same cores has no other rows.
+            let of = self.calls[call as usize];
+            let exprs: Vec<_> = params.iter().map(|p| &of.row[usize::from(*p)]).collect();
+            if !done.insert((of.on, self.repeats(&of).to_vec(), exprs)) {
+                continue;
+            }
             if let Some(list) = &mut rows
                 && self.project_call(call, params, list, &mut seen).is_none()
             {
@@ -258,7 +271,16 @@ impl<'p> RowClasses<'p> {
             if columns.is_empty() {
                 continue;
             }
-            let part = self.distinct(at, &counts, &columns, &uses)?;
+            let exprs = columns.iter().map(|at| (*at, &call.row[*at])).collect();
+            let key: Part<'p> = (call.on, counts.clone(), full, exprs);
+            let part = match self.parts.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    let part = Rc::new(self.distinct(at, &counts, &columns, &uses)?);
+                    self.parts.insert(key, part.clone());
+                    part
+                }
+            };
             if part.len() as u64 * product.len() as u64 > MAX_EVALUATIONS {
                 self.too_many(&call);
                 return None;

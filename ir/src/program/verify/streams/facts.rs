@@ -2,6 +2,7 @@
 
 use super::finding::{Findings, Problem};
 use super::order::At;
+use super::relocate::{Base, Relocation, bases};
 use crate::entity::EntityId;
 use crate::program::instr::{Access, Ref};
 use crate::program::{Affine, IndexExpr, Program, Segment, Stmt, Var};
@@ -16,6 +17,8 @@ pub(super) struct Facts {
     pub(super) dims: Vec<bool>,
     /// The same for registers.
     pub(super) registers: Vec<bool>,
+    /// Where buffers lie, if that is all that their parameters say.
+    pub(super) bases: Option<Vec<Base>>,
     /// Tokens with several signalling or waiting streams.
     pub(super) findings: Findings,
 }
@@ -28,11 +31,9 @@ impl Facts {
             params: vec![false; segment.params.len()],
             dims: vec![false; program.dims.len()],
             registers: vec![false; segment.registers.len()],
+            bases: None,
             findings: Findings::default(),
         };
-        for buffer in segment.buffers.iter().map(|(_, buffer)| buffer) {
-            facts.depend_on(&buffer.at);
-        }
         for view in segment.views.iter().map(|(_, view)| view) {
             facts.depend_on(&view.offset);
             view.shape.iter().for_each(|extent| facts.depend_on(extent));
@@ -41,6 +42,10 @@ impl Facts {
             let stmts = stream.code.iter().map(|inst| &inst.stmt);
             stmts.clone().for_each(|stmt| facts.control(stmt));
             facts.accesses.push(stmts.map(accesses).collect());
+        }
+        facts.bases = bases(segment, &facts.params);
+        for buffer in segment.buffers.values() {
+            facts.depend_on(&buffer.at);
         }
         facts.tokens(segment);
         facts
@@ -54,6 +59,15 @@ impl Facts {
         let used = self.params.clone();
         let pairs = row.iter().zip(used);
         pairs.filter(|(_, used)| *used).map(|(expr, _)| expr)
+    }
+
+    /// The value of a parameter of a call, from that in the key of its summary.
+    pub(super) fn address(&self, param: usize, value: i64, there: &Relocation) -> i64 {
+        let mut bases = self.bases.iter().flatten();
+        match bases.any(|base| base.param == param) {
+            true => value + there.shift(value),
+            false => value,
+        }
     }
 
     fn depend_on(&mut self, expr: &Affine) {

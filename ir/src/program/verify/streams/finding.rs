@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::order::At;
+use super::relocate::Relocation;
 use crate::codes;
 use crate::program::{BufferId, FamilyId, TokenId};
 
@@ -108,6 +109,19 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// The problem where the call has the bytes of a summary.
+    pub(super) fn moved(&self, by: &Relocation) -> Self {
+        let mut moved = self.clone();
+        match &mut moved {
+            Self::Race { bytes, .. }
+            | Self::Reused { bytes, .. }
+            | Self::Uninitialised { bytes, .. }
+            | Self::Owned { bytes, .. } => *bytes = by.actual(*bytes),
+            _ => {}
+        }
+        moved
+    }
+
     /// The code of the message.
     pub(super) fn code(&self) -> u16 {
         match self {

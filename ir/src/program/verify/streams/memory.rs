@@ -1,6 +1,7 @@
 //! What of a core's SRAM is defined from call to call of an entry.
 
 use super::intervals::Intervals;
+use super::relocate::Relocation;
 use super::shadow::{After, Need};
 use crate::program::{SegmentId, TensorId};
 
@@ -13,6 +14,8 @@ pub(super) struct Who {
     pub(super) segment: SegmentId,
     /// The number of the call's summary.
     pub(super) summary: u32,
+    /// The distance from the bytes of the summary to those of the call.
+    pub(super) shift: i64,
 }
 
 /// What some bytes hold between calls. Bytes of which nothing is known were never written.
@@ -49,6 +52,8 @@ pub(super) struct Damage {
     pub(super) bytes: (i64, i64),
     /// Whose they are.
     pub(super) of: Lasting,
+    /// The write.
+    pub(super) by: Who,
 }
 
 /// The SRAM of a core between calls.
@@ -92,26 +97,40 @@ impl Memory {
     }
 
     /// The first gap in what a call reads, with the read.
-    pub(super) fn missing(&self, needs: &[(i64, i64, Need)]) -> Option<(Gap, Need)> {
-        let gap = |(low, high, need): &(i64, i64, Need)| Some((self.gap(*low, *high)?, *need));
-        needs.iter().find_map(gap)
+    pub(super) fn missing(
+        &self,
+        needs: &[(i64, i64, Need)],
+        there: &Relocation,
+    ) -> Option<(Gap, Need)> {
+        needs.iter().find_map(|(low, high, need)| {
+            let (low, high) = there.actual((*low, *high));
+            Some((self.gap(low, high)?, *need))
+        })
     }
 
     /// What a call's writes leave; returns those to bytes that outlive the run and may not be
     /// written: all of weights, those of states whose value is not kept.
-    pub(super) fn apply(&mut self, left: &[(i64, i64, After)], who: Who) -> Option<Damage> {
+    pub(super) fn apply(
+        &mut self,
+        left: &[(i64, i64, After)],
+        there: &Relocation,
+        who: Who,
+    ) -> Option<Damage> {
         let mut damage = None;
         for (low, high, after) in left {
-            for (low, high, of) in self.lasting.within(*low, *high) {
+            let shift = there.shift(*low);
+            let (low, high) = (low + shift, high + shift);
+            let by = Who { shift, ..who };
+            for (low, high, of) in self.lasting.within(low, high) {
                 if of.weight || *after == After::Destroyed {
                     let (bytes, of) = ((low, high), *of);
-                    damage.get_or_insert(Damage { bytes, of });
+                    damage.get_or_insert(Damage { bytes, of, by });
                 }
             }
             match after {
                 After::Unchanged | After::Either => {}
-                After::Defined => self.status.put(*low, *high, Status::Defined),
-                After::Destroyed => self.status.put(*low, *high, Status::Gone(who)),
+                After::Defined => self.status.put(low, high, Status::Defined),
+                After::Destroyed => self.status.put(low, high, Status::Gone(by)),
             }
         }
         damage

@@ -25,6 +25,7 @@
 //! DRAM is not followed here: an epoch orders the accesses of different cores.
 
 mod call;
+mod columns;
 mod cores;
 mod facts;
 mod finding;
@@ -33,11 +34,12 @@ mod memory;
 mod order;
 #[cfg(test)]
 mod random;
+mod relocate;
 mod report;
 mod runs;
 mod shadow;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,10 +53,12 @@ use crate::program::{
     SegmentId, Shard, Step, TensorId, TensorKind, ViewType,
 };
 use call::{Call, Summary, summarise};
+use columns::{Column, Columns};
 use cores::{Class, Cores, Partition, core_env, sram_shards};
 use facts::Facts;
 use memory::{Damage, Gap, Lasting, Memory, Who};
 use order::At;
+use relocate::Relocation;
 use report::Names;
 use runs::byte_runs;
 use shadow::Need;
@@ -77,6 +81,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
         numbers: HashMap::new(),
         summaries: Vec::new(),
         prepared: HashMap::new(),
+        columns: Columns::default(),
         cores: Cores::default(),
         budget: MAX_STEPS,
         evaluations: MAX_EVALUATIONS,
@@ -102,6 +107,7 @@ struct Check<'p> {
     summaries: Vec<Arc<Summary>>,
     /// Summaries made ahead, in parallel, which nothing has asked for yet.
     prepared: HashMap<Key, Summary>,
+    columns: Columns<'p>,
     cores: Cores,
     budget: u64,
     evaluations: u64,
@@ -113,23 +119,23 @@ struct Check<'p> {
 /// parameters matters.
 type Key = (SegmentId, Vec<i64>, Vec<i64>);
 
-/// The key of a call's summary; `None` where the row has no value.
+/// The key of a call's summary, and where the call has its bytes; `None` where the row has no value.
 fn key(
     program: &Program,
     segment: SegmentId,
     facts: &Facts,
-    row: &[IndexExpr],
+    row: &[Column<'_>],
     env: &IndexEnv<'_>,
-) -> Option<Key> {
-    let mut params = vec![0; row.len()];
-    for (at, expr) in row.iter().enumerate() {
-        if facts.params.get(at) == Some(&true) {
-            params[at] = expr.eval(env, &program.tables)?;
-        }
-    }
+) -> Option<(Key, Relocation)> {
+    let params = row.iter().map(|column| column.value(program, env));
+    let mut params: Vec<i64> = params.collect::<Option<_>>()?;
+    let there = match &facts.bases {
+        Some(bases) => Relocation::apply(bases, &mut params),
+        None => Relocation::default(),
+    };
     let dims = env.dims.iter().zip(&facts.dims);
     let dims = dims.map(|(value, used)| if *used { *value } else { 0 });
-    Some((segment, params, dims.collect()))
+    Some(((segment, params, dims.collect()), there))
 }
 
 /// A running repeat.
@@ -145,6 +151,8 @@ struct Frame {
 struct Walk<'e> {
     id: EntryId,
     entry: &'e Entry,
+    /// The row of every step.
+    rows: &'e [Vec<Column<'e>>],
     class: Class,
     dims: &'e [i64],
     memory: Memory,
@@ -267,11 +275,19 @@ impl<'p> Check<'p> {
         let Some(classes) = self.classes(id, entry, dims) else {
             return false;
         };
-        self.prepare(entry, &classes, dims);
+        let program = self.program;
+        let mut columns = std::mem::take(&mut self.columns);
+        let steps = program.entries[id].steps.iter();
+        let rows: Vec<Vec<Column<'_>>> = steps
+            .map(|step| columns.of(program, step, |segment| self.facts(segment)))
+            .collect();
+        self.columns = columns;
+        self.prepare(entry, &rows, &classes, dims);
         for class in classes {
             let mut walk = Walk {
                 id,
                 entry,
+                rows: &rows,
                 class,
                 dims,
                 memory: Memory::default(),
@@ -374,10 +390,8 @@ impl<'p> Check<'p> {
                     });
                     counters.push(0);
                 }
-                Step::Call {
-                    segment, on, row, ..
-                } => {
-                    if !self.call(walk, at, (*segment, *on, row), &counters) {
+                Step::Call { segment, on, .. } => {
+                    if !self.call(walk, at, (*segment, *on), &counters) {
                         return false;
                     }
                     if walk.stuck {
@@ -493,16 +507,18 @@ impl<'p> Check<'p> {
         self.report(None, violation);
     }
 
-    /// The statement of a call that was the last to write the first bytes of a gap.
-    fn writer(&self, who: Who, gap: Gap) -> Option<At> {
-        self.summaries
-            .get(who.summary as usize)?
-            .writer(gap.bytes.0)
+    /// The statement of a call that was the last to write the first of these bytes.
+    fn writer(&self, who: Who, bytes: (i64, i64)) -> Option<At> {
+        let summary = self.summaries.get(who.summary as usize)?;
+        summary.writer(bytes.0 - who.shift)
     }
 
     /// Adds who destroyed the bytes.
     fn with_cause(&self, walk: &Walk<'_>, violation: Violation, gap: Gap) -> Violation {
-        let Some((who, at)) = gap.by.and_then(|who| Some((who, self.writer(who, gap)?))) else {
+        let Some((who, at)) = gap
+            .by
+            .and_then(|who| Some((who, self.writer(who, gap.bytes)?)))
+        else {
             return violation.note("nothing has written them");
         };
         let names = Names {
@@ -525,7 +541,7 @@ impl<'p> Check<'p> {
         &mut self,
         walk: &mut Walk<'_>,
         step: u32,
-        (segment, on, row): (SegmentId, RegionId, &[IndexExpr]),
+        (segment, on): (SegmentId, RegionId),
         counters: &[i64],
     ) -> bool {
         let program = self.program;
@@ -536,10 +552,11 @@ impl<'p> Check<'p> {
         let facts = self.facts(segment);
         let env = core_env(index, core, counters, walk.dims);
         // Rows without value are reported with the schedule.
-        let Some(key) = key(program, segment, &facts, row, &env) else {
+        let row = &walk.rows[step as usize];
+        let Some((key, there)) = key(program, segment, &facts, row, &env) else {
             return true;
         };
-        let number = self.summary(key, &facts, core, walk.dims);
+        let number = self.summary(key, &there, &facts, core, walk.dims);
         let summary = self.summaries[number as usize].clone();
         if !summary.ends {
             walk.stuck = true;
@@ -549,46 +566,60 @@ impl<'p> Check<'p> {
         if !self.spend(cost as u64, walk.id) {
             return false;
         }
-        if let Some((gap, need)) = walk.memory.missing(&summary.needs) {
+        if let Some((gap, need)) = walk.memory.missing(&summary.needs, &there) {
             self.missing(walk, segment, step, gap, need);
         }
         let who = Who {
             step,
             segment,
             summary: number,
+            shift: 0,
         };
-        if let Some(damage) = walk.memory.apply(&summary.left, who) {
-            self.damaged(walk, who, damage);
+        if let Some(damage) = walk.memory.apply(&summary.left, &there, who) {
+            self.damaged(walk, damage);
         }
         true
     }
 
     /// Makes the summaries of all calls outside of repeats, in parallel. Together they take no more
     /// than the budget and what is under way when it is reached; what is missing is made on demand.
-    fn prepare(&mut self, entry: &Entry, classes: &[Class], dims: &[i64]) {
+    fn prepare(
+        &mut self,
+        entry: &Entry,
+        rows: &[Vec<Column<'_>>],
+        classes: &[Class],
+        dims: &[i64],
+    ) {
         let program = self.program;
-        let mut wanted: BTreeSet<Key> = BTreeSet::new();
+        let mut calls: Vec<(SegmentId, RegionId, &[Column<'_>])> = Vec::new();
         let mut pc = 0;
         while let Some(step) = entry.steps.get(pc) {
-            pc += 1;
             match step {
                 Step::Repeat { len, .. } => pc += *len as usize,
-                Step::Call {
-                    segment, on, row, ..
-                } => {
-                    let facts = self.facts(*segment);
-                    let keys = classes.iter().filter_map(|class| {
-                        let index = program.regions[*on].position(class.core)?;
-                        let env = core_env(index, class.core, &[], dims);
-                        key(program, *segment, &facts, row, &env)
-                    });
-                    wanted.extend(keys.filter(|key| !self.numbers.contains_key(key)));
+                Step::Call { segment, on, .. } => {
+                    self.facts(*segment);
+                    calls.push((*segment, *on, &rows[pc]));
                 }
                 Step::Probe(_) => {}
             }
+            pc += 1;
         }
+        let (facts, numbers) = (&self.facts, &self.numbers);
+        let of_class = |class: &Class| {
+            let keys = calls.iter().filter_map(|(segment, on, row)| {
+                let index = program.regions[*on].position(class.core)?;
+                let env = core_env(index, class.core, &[], dims);
+                Some(key(program, *segment, facts.get(segment)?, row, &env)?.0)
+            });
+            keys.filter(|key| !numbers.contains_key(key))
+                .collect::<HashSet<Key>>()
+        };
+        let join = |mut a: HashSet<Key>, b| {
+            a.extend(b);
+            a
+        };
+        let wanted = classes.par_iter().map(of_class).reduce(HashSet::new, join);
         let (all, spent) = (self.budget, AtomicU64::new(0));
-        let facts = &self.facts;
         let made = wanted.into_par_iter().filter_map(|key| {
             let left = all.checked_sub(spent.load(Ordering::Relaxed))?;
             let call = Call {
@@ -605,7 +636,14 @@ impl<'p> Check<'p> {
     }
 
     /// The number of a summary, with its problems reported when it is made.
-    fn summary(&mut self, key: Key, facts: &Facts, core: CoreAddress, dims: &[i64]) -> u32 {
+    fn summary(
+        &mut self,
+        key: Key,
+        there: &Relocation,
+        facts: &Facts,
+        core: CoreAddress,
+        dims: &[i64],
+    ) -> u32 {
         if let Some(known) = self.numbers.get(&key) {
             return *known;
         }
@@ -631,8 +669,10 @@ impl<'p> Check<'p> {
             segment,
         };
         for ((_, at, other), problem) in &summary.findings.all {
+            let problem = &problem.moved(there);
             let mut note = format!("on core {}", core_name(core));
-            for (name, value) in code.params.iter().zip(&key.1) {
+            for (at, (name, value)) in code.params.iter().zip(&key.1).enumerate() {
+                let value = facts.address(at, *value, there);
                 note.push_str(&format!(", %{name} = {value}"));
             }
             for ((name, _), value) in self.program.dims.iter().zip(dims) {
@@ -665,16 +705,17 @@ impl<'p> Check<'p> {
         let violation = self.with_cause(walk, violation, gap);
         let by = gap
             .by
-            .and_then(|who| Some((who.segment, self.writer(who, gap)?)));
+            .and_then(|who| Some((who.segment, self.writer(who, gap.bytes)?)));
         self.report(by, violation);
     }
 
-    fn damaged(&mut self, walk: &Walk<'_>, who: Who, damage: Damage) {
+    fn damaged(&mut self, walk: &Walk<'_>, damage: Damage) {
+        let who = damage.by;
         let names = Names {
             program: self.program,
             segment: who.segment,
         };
-        let writer = self.summaries[who.summary as usize].writer(damage.bytes.0);
+        let writer = self.writer(who, damage.bytes);
         let place = writer.map_or(Place::Segment(who.segment), |at| names.place(at));
         let name = &self.program.tensors[damage.of.tensor].name;
         let (what, help) = if damage.of.weight {
