@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use dojoc_grammar as g;
 use dojoc_grammar::{ExprId, ExprKind, Tree};
@@ -475,7 +476,7 @@ impl<'t> Reader<'t> {
             }
             (None, stages) => r.by_rule.push((position, stmt.span, stages)),
         }
-        r.schedule.exchanges.push((at, exchange));
+        r.schedule.exchanges.push((at, exchange.into()));
         Some(())
     }
 
@@ -490,7 +491,7 @@ impl<'t> Reader<'t> {
         let last = r.schedule.exchanges.len().checked_sub(1);
         let follows = r.by_rule.last().is_some_and(|(at, ..)| Some(*at) == last);
         match r.schedule.exchanges.last_mut() {
-            Some((_, exchange)) if !follows => exchange.stages.push(flows),
+            Some((_, exchange)) if !follows => Arc::make_mut(exchange).stages.push(flows),
             _ => {
                 let message = "a `stage` stands behind an `exchange` with a `view`";
                 return self.error(codes::BAD_STRUCTURE, stmt.span, message);

@@ -102,7 +102,7 @@ impl Writer<'_> {
             format!(" {}", self.values.value(r.output))
         });
         if let Some((from, to)) = ends
-            && rule.exchange(&from.layout, &to.layout).as_ref() == Ok(exchange)
+            && rule.exchange(&from.layout, &to.layout).as_deref() == Ok(exchange)
         {
             let width = from.ty.dtype.bytes();
             let stages = exchange.stages.iter().map(|flows| {

@@ -1,5 +1,7 @@
 //! Modules by hand: printed and read back, verified, run.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::codes;
 use crate::machine::Machine;
@@ -565,7 +567,7 @@ fn a_core_has_few_peers() {
     let text = GATHER.replace("mesh4x4", "d1").replace(", bytes = 520", "");
     let (mut wide, _) = module(&text);
     let func = wide.tiled.functions.ids().next().unwrap();
-    let stage = &mut wide.schedules[func].exchanges[1].1.stages[0];
+    let stage = &mut Arc::make_mut(&mut wide.schedules[func].exchanges[1].1).stages[0];
     let flow = stage[1].clone();
     stage.extend((4..69).map(|to| Flow { to, ..flow.clone() }));
     let found = verify(&wide);

@@ -1,6 +1,7 @@
 //! What printer and parser of the text form share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::{Exchange, Flow, route};
 use crate::entity::PrimaryMap;
@@ -9,7 +10,7 @@ use crate::tiled::{Grid, GridId, Layout};
 /// The exchanges that follow from layouts by the rule, each found once.
 pub(super) struct Rule<'a> {
     grids: &'a PrimaryMap<GridId, Grid>,
-    known: HashMap<(Layout, Layout), Result<Exchange, route::Unroutable>>,
+    known: HashMap<(Layout, Layout), Result<Arc<Exchange>, route::Unroutable>>,
 }
 
 impl<'a> Rule<'a> {
@@ -21,10 +22,14 @@ impl<'a> Rule<'a> {
     }
 
     /// See [`route::exchange`].
-    pub fn exchange(&mut self, from: &Layout, to: &Layout) -> &Result<Exchange, route::Unroutable> {
+    pub fn exchange(
+        &mut self,
+        from: &Layout,
+        to: &Layout,
+    ) -> &Result<Arc<Exchange>, route::Unroutable> {
         let key = (from.clone(), to.clone());
         let grids = self.grids;
-        (self.known.entry(key)).or_insert_with(|| route::exchange(grids, from, to))
+        (self.known.entry(key)).or_insert_with(|| route::exchange(grids, from, to).map(Arc::new))
     }
 }
 
