@@ -220,6 +220,16 @@ fn storage(
             }
         }
     }
+    // A view of a view is the same bytes, so both live as long.
+    for stmt in body.stmts.iter().rev() {
+        let Stmt::View { input, output, .. } = stmt else {
+            continue;
+        };
+        let until = storage.get(output).map_or(0, |view| view.live.end);
+        if let Some(viewed) = storage.get_mut(input) {
+            viewed.live.end = viewed.live.end.max(until);
+        }
+    }
     Ok(storage)
 }
 
