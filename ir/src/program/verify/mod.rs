@@ -284,6 +284,16 @@ impl<'p> Context<'p> {
         rows
     }
 
+    /// The least and greatest value of a parameter; `None` if the segment is never called or has too
+    /// many rows. Rows without value are reported.
+    pub fn range_of(&mut self, segment: SegmentId, param: u16) -> Option<(i64, i64)> {
+        let range = self.rows.range(segment, param);
+        for violation in self.rows.take_errors() {
+            self.report(violation);
+        }
+        range
+    }
+
     /// An example of who has a row, for messages: "on core (chip 0, row 3, column 2)".
     pub fn example(&self, row: &Row) -> String {
         self.rows.example(row)

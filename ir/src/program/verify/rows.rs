@@ -54,6 +54,7 @@ pub struct RowClasses<'p> {
     of_segment: BTreeMap<SegmentId, Vec<u32>>,
     cache: Cache,
     parts: HashMap<Part<'p>, Rc<Vec<Row>>>,
+    ranges: HashMap<(SegmentId, u16), Option<(i64, i64)>>,
     errors: Vec<Violation>,
     reported: BTreeSet<(EntryId, u32, Option<usize>)>,
 }
@@ -64,9 +65,9 @@ type Values = (Box<[i64]>, Box<[(u16, i64)]>);
 /// Rows by segment and parameters; `None` where they are too many.
 type Cache = BTreeMap<(SegmentId, Vec<u16>), Option<Rc<Vec<Row>>>>;
 
-/// What the distinct values of columns depend on: the cores, the counts of repeats, the length of the
-/// row, and the columns. Calls of equal layers share them.
-type Part<'p> = (RegionId, Vec<u64>, usize, Vec<(usize, &'p IndexExpr)>);
+/// What the distinct values of columns depend on: the cores, the counts of repeats, and the columns.
+/// Calls of equal layers share them.
+type Part<'p> = (RegionId, Vec<u64>, Vec<&'p IndexExpr>);
 
 /// What the columns of a projection depend on.
 #[derive(Default)]
@@ -115,6 +116,7 @@ impl<'p> RowClasses<'p> {
             of_segment: BTreeMap::new(),
             cache: BTreeMap::new(),
             parts: HashMap::new(),
+            ranges: HashMap::new(),
             errors: Vec::new(),
             reported: BTreeSet::new(),
         };
@@ -191,11 +193,42 @@ impl<'p> RowClasses<'p> {
         rows
     }
 
-    /// The least and greatest value of a parameter; `None` if it is unknown or there is no row.
+    /// The least and greatest value of a parameter; `None` if it is unknown or there is no row. What
+    /// has no value is reported as by [`project`](Self::project).
     pub fn range(&mut self, segment: SegmentId, param: u16) -> Option<(i64, i64)> {
-        let rows = self.project(segment, &[param])?;
-        let values = || rows.iter().map(|row| row.params[usize::from(param)]);
-        Some((values().min()?, values().max()?))
+        if let Some(known) = self.ranges.get(&(segment, param)) {
+            return *known;
+        }
+        let range = self.hull(segment, usize::from(param));
+        self.ranges.insert((segment, param), range);
+        range
+    }
+
+    fn hull(&mut self, segment: SegmentId, column: usize) -> Option<(i64, i64)> {
+        let calls = self.of_segment.get(&segment).cloned().unwrap_or_default();
+        let mut done = HashSet::new();
+        let mut hull: Option<(i64, i64)> = None;
+        let mut known = true;
+        for at in calls {
+            let call = self.calls[at as usize];
+            let counts = self.repeats(&call).to_vec();
+            let expr = &call.row[column];
+            let is_empty = counts.contains(&0) || self.program.regions[call.on].is_empty();
+            if is_empty || !done.insert((call.on, counts.clone(), expr)) {
+                continue;
+            }
+            let mut uses = Uses::default();
+            uses.add(expr);
+            let Some(part) = self.distinct(at, &counts, &[column], &uses) else {
+                known = false;
+                continue;
+            };
+            for value in part.iter().map(|row| row.params[0]) {
+                let (low, high) = hull.unwrap_or((value, value));
+                hull = Some((low.min(value), high.max(value)));
+            }
+        }
+        hull.filter(|_| known)
     }
 
     /// What went wrong since this was called last.
@@ -271,16 +304,7 @@ impl<'p> RowClasses<'p> {
             if columns.is_empty() {
                 continue;
             }
-            let exprs = columns.iter().map(|at| (*at, &call.row[*at])).collect();
-            let key: Part<'p> = (call.on, counts.clone(), full, exprs);
-            let part = match self.parts.get(&key) {
-                Some(known) => known.clone(),
-                None => {
-                    let part = Rc::new(self.distinct(at, &counts, &columns, &uses)?);
-                    self.parts.insert(key, part.clone());
-                    part
-                }
-            };
+            let part = self.part(at, &counts, &columns, &uses)?;
             if part.len() as u64 * product.len() as u64 > MAX_EVALUATIONS {
                 self.too_many(&call);
                 return None;
@@ -293,6 +317,25 @@ impl<'p> RowClasses<'p> {
             }
         }
         Some(())
+    }
+
+    /// Distinct values of some columns of one call, or of another one with the same expressions.
+    fn part(
+        &mut self,
+        at: u32,
+        counts: &[u64],
+        columns: &[usize],
+        uses: &Uses,
+    ) -> Option<Rc<Vec<Row>>> {
+        let call = self.calls[at as usize];
+        let exprs = columns.iter().map(|at| &call.row[*at]).collect();
+        let key: Part<'p> = (call.on, counts.to_vec(), exprs);
+        if let Some(known) = self.parts.get(&key) {
+            return Some(known.clone());
+        }
+        let part = Rc::new(self.distinct(at, counts, columns, uses)?);
+        self.parts.insert(key, part.clone());
+        Some(part)
     }
 
     /// Distinct values of some columns of one call.

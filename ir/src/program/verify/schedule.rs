@@ -9,7 +9,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
     for (id, segment) in program.segments.iter() {
         for param in 0..segment.params.len() as u16 {
             // Whether or not anything depends on it, every entry of a row has a value.
-            cx.rows_of(id, &[param]);
+            cx.range_of(id, param);
         }
     }
     for (id, entry) in program.entries.iter() {

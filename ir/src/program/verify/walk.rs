@@ -120,9 +120,8 @@ impl Context<'_> {
         let declared: &Segment = &program.segments[segment];
         let mut hull = vec![(0, 0); declared.params.len()];
         for param in params {
-            let Some(range) = self.rows.range(segment, *param) else {
-                // Never called, or too many rows, which is reported here.
-                self.rows_of(segment, &[*param]);
+            // It is never called, or has too many rows, which is reported.
+            let Some(range) = self.range_of(segment, *param) else {
                 return;
             };
             hull[usize::from(*param)] = range;
