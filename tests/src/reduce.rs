@@ -361,7 +361,8 @@ mod tests {
             let small = reduce(&module, &mut fails);
             assert!(fails(&small), "{small}");
             let (nodes, outputs, weights, extents) = size(&small);
-            assert_eq!((nodes, outputs, weights), (1, 1, 0), "{module}\n{small}");
+            assert_eq!((nodes, outputs), (1, 1), "{module}\n{small}");
+            assert!(weights <= 1, "{small}");
             assert!(extents <= 4, "{small}");
             assert!(small.to_string().contains("sigmoid"), "{small}");
         }
