@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use dojoc_ir::access::Tiling;
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::entity::EntityId as _;
-use dojoc_ir::graph::ValueId;
+use dojoc_ir::graph::{ValueDef, ValueId};
 use dojoc_ir::machine::Machine;
 use dojoc_ir::ops::Op;
 use dojoc_ir::tiled::{Layout, result_layout};
@@ -61,6 +62,8 @@ struct Search<'p> {
     own: HashMap<(Op, Vec<Type>, Vec<bool>), Candidates>,
     following: HashMap<(Op, Vec<Type>, usize, LayoutNo), Candidates>,
     estimates: HashMap<(LayoutNo, LayoutNo, u64), (bool, f64)>,
+    /// By value: whether it can be had in any layout, see [`is_free`].
+    free: Vec<bool>,
 }
 
 /// Whether a value can be had in any layout at the place where it is used.
@@ -71,6 +74,26 @@ pub(super) fn is_small_source(problem: &Problem<'_>, number: usize) -> bool {
             let elements: u64 = problem.shape(*v).iter().product();
             elements.saturating_mul(problem.width(*v)) <= SMALL
         })
+}
+
+/// Whether a value can be had in any layout: a weight, or a small value without operands.
+fn is_free(problem: &Problem<'_>, value: ValueId) -> bool {
+    match problem.function.values[value].def {
+        ValueDef::Result(node, _) => {
+            let node = &problem.function.nodes[node];
+            let is_view = || {
+                let tiling = node.op.tiling(&problem.function.types(&node.args));
+                matches!(tiling, Tiling::View(_))
+            };
+            let elements = || problem.shape(value).iter().product::<u64>();
+            match node.args.first() {
+                None => elements().saturating_mul(problem.width(value)) <= SMALL,
+                Some(arg) => is_view() && is_free(problem, *arg),
+            }
+        }
+        ValueDef::Weight(_) => true,
+        _ => false,
+    }
 }
 
 /// Chooses splits and layouts for a function.
@@ -92,6 +115,9 @@ pub(super) fn choose(
         own: HashMap::new(),
         following: HashMap::new(),
         estimates: HashMap::new(),
+        free: (problem.function.values.ids())
+            .map(|value| is_free(problem, value))
+            .collect(),
     };
     let mut states = vec![State {
         cycles: 0.0,
@@ -269,7 +295,7 @@ impl Search<'_> {
                 cycles += bytes * self.options.weight_price;
                 continue;
             }
-            if self.is_free(*value) {
+            if self.free[value.index()] {
                 continue;
             }
             let need_number = self.number(need);
@@ -308,27 +334,6 @@ impl Search<'_> {
                 given,
             })),
         })
-    }
-
-    /// Whether a value can be had in any layout: a small one without operands.
-    fn is_free(&self, value: ValueId) -> bool {
-        use dojoc_ir::graph::ValueDef;
-        match self.problem.function.values[value].def {
-            ValueDef::Result(node, _) => {
-                let node = &self.problem.function.nodes[node];
-                if let dojoc_ir::access::Tiling::View(_) =
-                    node.op.tiling(&self.problem.function.types(&node.args))
-                {
-                    return self.is_free(node.args[0]) || self.problem.is_weight(node.args[0]);
-                }
-                node.args.is_empty() && {
-                    let elements: u64 = self.problem.shape(value).iter().product();
-                    elements.saturating_mul(self.problem.width(value)) <= SMALL
-                }
-            }
-            ValueDef::Weight(_) => true,
-            _ => false,
-        }
     }
 
     fn reshard(&mut self, have: LayoutNo, need: LayoutNo, width: u64, grids: &Grids) -> f64 {
