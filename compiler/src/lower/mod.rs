@@ -18,8 +18,7 @@ use dojoc_ir::{graph, mesh, tiled};
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
 use crate::tile::{NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, tile};
-use memory::Full;
-use tiled_to_mesh::{Failure, tiled_to_mesh};
+use tiled_to_mesh::{Check, Failure, tiled_to_mesh};
 
 /// A model at every level below GRAPH.
 #[derive(Clone, Debug)]
@@ -122,42 +121,56 @@ fn place(
     options: &LowerOptions,
     seconds: &mut [f64; 3],
 ) -> Result<(Placed, Plan), Diagnostics> {
-    let mut full: Option<Box<Full>> = None;
-    for (weight_price, gather_above) in ATTEMPTS {
-        let start = Instant::now();
-        let attempt = TileOptions {
-            weight_price: options.tile.weight_price.max(weight_price),
-            gather_above,
-            ..options.tile.clone()
-        };
-        let Tiled {
-            module: tiled,
-            plan,
-        } = tile(module, machine, &attempt)?;
-        seconds[0] += start.elapsed().as_secs_f64();
-        let mut axes = tiled.grids.values().flat_map(|grid| &grid.axes);
-        if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
-            return Ok((Placed::Chips(tiled), plan));
-        }
-        let start = Instant::now();
-        let placed = tiled_to_mesh(tiled, machine);
-        seconds[1] += start.elapsed().as_secs_f64();
-        match placed {
-            Ok(mesh) => {
-                let start = Instant::now();
-                let mesh = verified(mesh, machine)?;
-                seconds[1] += start.elapsed().as_secs_f64();
-                return Ok((Placed::OneChip(mesh), plan));
-            }
+    let mut best: Option<(u64, usize)> = None;
+    for number in 0..ATTEMPTS.len() {
+        match attempt(module, machine, options, (number, Check::Early), seconds) {
+            Ok(placed) => return Ok(placed),
             Err(Failure::Full(found)) => {
-                if full.as_ref().is_none_or(|best| found.bytes < best.bytes) {
-                    full = Some(found);
+                if best.is_none_or(|(bytes, _)| found.bytes < bytes) {
+                    best = Some((found.bytes, number));
                 }
             }
             Err(Failure::Found(found)) => return Err(found),
         }
     }
-    Err(full.map_or_else(Diagnostics::default, |full| full.report.into()))
+    // The attempt that comes closest, now with all that it needs.
+    let number = best.map_or(0, |(_, number)| number);
+    match attempt(module, machine, options, (number, Check::Whole), seconds) {
+        Ok(placed) => Ok(placed),
+        Err(Failure::Full(full)) => Err(full.report.into()),
+        Err(Failure::Found(found)) => Err(found),
+    }
+}
+
+/// Tiles and places with the prices of one of [`ATTEMPTS`].
+fn attempt(
+    module: &graph::Module,
+    machine: &Machine,
+    options: &LowerOptions,
+    (number, check): (usize, Check),
+    seconds: &mut [f64; 3],
+) -> Result<(Placed, Plan), Failure> {
+    let (weight_price, gather_above) = ATTEMPTS[number];
+    let start = Instant::now();
+    let attempt = TileOptions {
+        weight_price: options.tile.weight_price.max(weight_price),
+        gather_above,
+        ..options.tile.clone()
+    };
+    let Tiled {
+        module: tiled,
+        plan,
+    } = tile(module, machine, &attempt)?;
+    seconds[0] += start.elapsed().as_secs_f64();
+    let mut axes = tiled.grids.values().flat_map(|grid| &grid.axes);
+    if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
+        return Ok((Placed::Chips(tiled), plan));
+    }
+    let start = Instant::now();
+    let placed = tiled_to_mesh(tiled, machine, check);
+    let placed = placed.and_then(|mesh| Ok(verified(mesh, machine)?));
+    seconds[1] += start.elapsed().as_secs_f64();
+    Ok((Placed::OneChip(placed?), plan))
 }
 
 /// Checks the rules of MESH; what breaks one is our fault.

@@ -39,28 +39,48 @@ impl From<Diagnostics> for Failure {
     }
 }
 
+/// When memory is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Check {
+    /// Also without scratch memory, which takes longer to find: most models that do not fit are too
+    /// large without it, and are refused at once.
+    Early,
+    /// Once, with all that is needed.
+    Whole,
+}
+
 /// Places a tiled model on the first chip of a machine.
 ///
 /// # Errors
 /// Reshards that no exchange carries out, steps that there are no instructions for, and values
 /// that do not fit into memory.
-pub(super) fn tiled_to_mesh(tiled: Module, machine: &Machine) -> Result<mesh::Module, Failure> {
+pub(super) fn tiled_to_mesh(
+    tiled: Module,
+    machine: &Machine,
+    check: Check,
+) -> Result<mesh::Module, Failure> {
     let mut schedules = PrimaryMap::new();
     for function in tiled.functions.values() {
-        schedules.push(schedule(&tiled, function, machine)?);
+        schedules.push(schedule(&tiled, function, machine, check)?);
     }
     Ok(mesh::Module { tiled, schedules })
 }
 
-fn schedule(module: &Module, function: &Function, machine: &Machine) -> Result<Schedule, Failure> {
+fn schedule(
+    module: &Module,
+    function: &Function,
+    machine: &Machine,
+    check: Check,
+) -> Result<Schedule, Failure> {
     let body = &function.bodies[function.body()];
     let mut schedule = Schedule {
         places: snake(machine, 0).unwrap_or_default(),
         ..Schedule::default()
     };
     schedule.storage = storage(module, function)?;
-    // Most models that do not fit are too large without scratch memory, which takes longer to find.
-    assign(module, function, &mut schedule, &[], machine)?;
+    if check == Check::Early {
+        assign(module, function, &mut schedule, &[], machine)?;
+    }
     let mut known: HashMap<(Layout, Layout), Arc<Exchange>> = HashMap::new();
     for (at, stmt) in body.stmts.iter().enumerate() {
         let Stmt::Reshard(reshard) = stmt else {
