@@ -1,6 +1,6 @@
 //! What every level of the IR has in common.
 
-use std::fmt::Display;
+use std::fmt::{self, Debug, Display, Formatter};
 
 use crate::diag::Diagnostics;
 
@@ -20,4 +20,21 @@ pub trait Level: Display + Sized {
     /// # Errors
     /// All violations, each with its place.
     fn verify(&self) -> Result<(), Diagnostics>;
+}
+
+/// A broken rule of a level, whose parts `E` names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation<E> {
+    /// What breaks it.
+    pub entity: E,
+    /// Code of the diagnostic.
+    pub code: u16,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl<E: Debug> Display for Violation<E> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.entity, self.message)
+    }
 }

@@ -241,18 +241,6 @@ impl Predictor<'_> {
         Some(cores)
     }
 
-    fn env<'e>(&'e self, index: usize, core: CoreAddress, repeats: &'e [i64]) -> IndexEnv<'e> {
-        IndexEnv {
-            index: index as i64,
-            chip: core.chip.into(),
-            row: core.row.into(),
-            column: core.column.into(),
-            repeats,
-            dims: self.dims,
-            ..IndexEnv::default()
-        }
-    }
-
     fn eval(
         &self,
         expr: &IndexExpr,
@@ -260,7 +248,7 @@ impl Predictor<'_> {
         core: CoreAddress,
         repeats: &[i64],
     ) -> Option<i64> {
-        let env = self.env(index, core, repeats);
+        let env = IndexEnv::of_core(index as u64, core, repeats, self.dims);
         expr.eval(&env, &self.program.tables)
     }
 
@@ -401,7 +389,7 @@ impl Predictor<'_> {
                     let env = IndexEnv {
                         port: port.into(),
                         branch: branch.into(),
-                        ..self.env(index, *core, &[])
+                        ..IndexEnv::of_core(index as u64, *core, &[], self.dims)
                     };
                     let peer = family.peer.eval(&env, &self.program.tables)?;
                     let peer = usize::try_from(peer).ok().and_then(|p| receivers.get(p));

@@ -358,8 +358,8 @@ impl SegmentBuilder {
     /// Adds a statement behind all others; loops, views and tokens come by their own functions.
     pub fn push(&mut self, unit: Unit, stmt: Stmt, loc: Option<LocId>) {
         self.order(unit);
-        for operand in operands(&stmt) {
-            self.used(operand);
+        for operand in stmt.operands() {
+            self.used(*operand);
         }
         self.position += 1;
         let stream = self.streams.entry(unit).or_default();
@@ -543,27 +543,5 @@ impl SegmentBuilder {
             streams: streams.filter(|stream| !stream.code.is_empty()).collect(),
             loc: self.loc,
         })
-    }
-}
-
-/// All operands of a statement.
-fn operands(stmt: &Stmt) -> Vec<Ref> {
-    match stmt {
-        Stmt::Compute { operands, .. } => operands.clone(),
-        Stmt::Post { slot, .. } | Stmt::Receive { slot, .. } | Stmt::Relay { slot, .. } => {
-            vec![*slot]
-        }
-        Stmt::Send { from, .. } | Stmt::DramStore { from, .. } | Stmt::Count { from, .. } => {
-            vec![*from]
-        }
-        Stmt::DramLoad { to, .. } => vec![*to],
-        Stmt::View(_)
-        | Stmt::Signal(_)
-        | Stmt::Wait(_)
-        | Stmt::DramBegin(_)
-        | Stmt::DramCommit(_)
-        | Stmt::DramAcquire { .. }
-        | Stmt::DramRelease { .. }
-        | Stmt::Loop { .. } => Vec::new(),
     }
 }

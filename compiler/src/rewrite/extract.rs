@@ -235,11 +235,7 @@ impl Flat {
     fn trees(&self, cost: &dyn Fn(usize, usize) -> f64, price: &dyn Fn(usize) -> f64) -> Choice {
         let mut best = vec![f64::INFINITY; self.classes.len()];
         let mut choice: Choice = vec![None; self.classes.len()];
-        let parents = self.parents();
-        let mut queue: VecDeque<usize> = (0..self.classes.len()).collect();
-        let mut queued = vec![true; self.classes.len()];
-        while let Some(class) = queue.pop_front() {
-            queued[class] = false;
+        self.settle(|class| {
             let own = &self.classes[class];
             let mut changed = false;
             for (n, node) in own.nodes.iter().enumerate() {
@@ -254,15 +250,27 @@ impl Flat {
                     changed = true;
                 }
             }
-            if changed {
-                for parent in &parents[class] {
-                    if !std::mem::replace(&mut queued[*parent], true) {
-                        queue.push_back(*parent);
-                    }
+            changed
+        });
+        choice
+    }
+
+    /// Improves all classes, and again those above a class that got better, until none does.
+    fn settle(&self, mut improve: impl FnMut(usize) -> bool) {
+        let parents = self.parents();
+        let mut queue: VecDeque<usize> = (0..self.classes.len()).collect();
+        let mut queued = vec![true; self.classes.len()];
+        while let Some(class) = queue.pop_front() {
+            queued[class] = false;
+            if !improve(class) {
+                continue;
+            }
+            for parent in &parents[class] {
+                if !std::mem::replace(&mut queued[*parent], true) {
+                    queue.push_back(*parent);
                 }
             }
         }
-        choice
     }
 
     fn parents(&self) -> Vec<Vec<usize>> {
@@ -284,11 +292,7 @@ impl Flat {
         // Weights are decided on their own; here they are ends.
         let mut choice = self.cheapest_trees();
         let mut best: Vec<Option<(f64, Set)>> = vec![None; self.classes.len()];
-        let parents = self.parents();
-        let mut queue: VecDeque<usize> = (0..self.classes.len()).collect();
-        let mut queued = vec![true; self.classes.len()];
-        while let Some(class) = queue.pop_front() {
-            queued[class] = false;
+        self.settle(|class| {
             let data = &self.classes[class];
             let mut changed = false;
             if data.weight {
@@ -312,14 +316,8 @@ impl Flat {
                     }
                 }
             }
-            if changed {
-                for parent in &parents[class] {
-                    if !std::mem::replace(&mut queued[*parent], true) {
-                        queue.push_back(*parent);
-                    }
-                }
-            }
-        }
+            changed
+        });
         choice
     }
 

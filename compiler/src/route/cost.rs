@@ -176,20 +176,12 @@ pub fn estimate(
 /// Elements of the largest block that is needed, how many of them a core holds already, and from
 /// how many cores the rest comes.
 fn overlap(old: &Grid, new: &Grid, from: &Layout, to: &Layout) -> (f64, f64, f64) {
-    let count = |split: &Split, grid: &Grid| -> u64 {
-        split
-            .axes
-            .iter()
-            .filter_map(|a| grid.axes.get(*a))
-            .map(|a| a.size)
-            .product()
-    };
     // Elements of a dim's largest block.
     let block = |split: &Split, extent: u64, grid: &Grid| -> f64 {
         let units = split
             .extent
             .div_ceil(split.unit)
-            .div_ceil(count(split, grid).max(1));
+            .div_ceil(split.parts(grid).max(1));
         let iterations = units.saturating_mul(split.unit).min(split.extent) as f64;
         let window = (iterations - 1.0) * split.stride as f64 + 1.0;
         (window + split.low as f64 + split.high as f64).clamp(0.0, extent as f64)

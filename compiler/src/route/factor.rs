@@ -22,16 +22,8 @@ pub fn factor(grids: &PrimaryMap<GridId, Grid>, from: &Layout, to: &Layout) -> O
     if !plain(from) || !plain(to) {
         return None;
     }
-    let count = |split: &Split, grid: &Grid| -> u64 {
-        split
-            .axes
-            .iter()
-            .filter_map(|a| grid.axes.get(*a))
-            .map(|a| a.size)
-            .product()
-    };
     let dims = || 0..from.view.len();
-    let counts = |d: usize| (count(&from.splits[d], old), count(&to.splits[d], new));
+    let counts = |d: usize| (from.splits[d].parts(old), to.splits[d].parts(new));
     let mut changed = dims().filter(|d| counts(*d).0 != counts(*d).1);
     let (one, other) = (changed.next()?, changed.next()?);
     let (left, joined) = match (counts(one), counts(other)) {

@@ -13,7 +13,6 @@
 //! - symbols have the bounds that the module declares; ranks and sizes can be addressed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use super::parse::MAX_DEPTH;
@@ -26,7 +25,7 @@ use crate::codes;
 use crate::diag::{Diagnostic, Diagnostics, Kind, Place};
 use crate::dim::Dim;
 use crate::entity::EntityId;
-use crate::level::Level;
+use crate::level::{self, Level};
 use crate::types::Type;
 
 /// A part of a module that a message can be about.
@@ -43,21 +42,7 @@ pub enum Entity {
 }
 
 /// A broken rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What breaks it.
-    pub entity: Entity,
-    /// Code of the diagnostic.
-    pub code: u16,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.entity, self.message)
-    }
-}
+pub type Violation = level::Violation<Entity>;
 
 impl Violation {
     /// The violation as a diagnostic: placed in the text if `map` knows the entity, else at the

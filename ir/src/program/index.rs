@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Table, TableId};
 use crate::entity::PrimaryMap;
+use crate::machine::CoreAddress;
 
 /// A coordinate. Which ones there are depends on where the expression stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -79,6 +80,21 @@ pub struct IndexEnv<'a> {
     pub repeats: &'a [i64],
     /// [`Coordinate::Dim`].
     pub dims: &'a [i64],
+}
+
+impl<'a> IndexEnv<'a> {
+    /// The coordinates of a core at a position of a region.
+    pub fn of_core(index: u64, core: CoreAddress, repeats: &'a [i64], dims: &'a [i64]) -> Self {
+        Self {
+            index: index as i64,
+            chip: core.chip.into(),
+            row: core.row.into(),
+            column: core.column.into(),
+            repeats,
+            dims,
+            ..Self::default()
+        }
+    }
 }
 
 /// The most nodes an expression may have.

@@ -71,6 +71,12 @@ impl Split {
         }
     }
 
+    /// Number of positions over which it is split.
+    pub fn parts(&self, grid: &Grid) -> u64 {
+        let axes = self.axes.iter().filter_map(|axis| grid.axes.get(*axis));
+        axes.map(|axis| axis.size).product()
+    }
+
     /// Number of positions over which it is split, and the position of the core at `coordinates`.
     pub fn position(&self, grid: &Grid, coordinates: &[u64]) -> (u64, u64) {
         position(&self.axes, grid, coordinates)

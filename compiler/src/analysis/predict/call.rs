@@ -43,27 +43,12 @@ pub(super) struct Facts {
     even: Vec<Vec<bool>>,
 }
 
-/// The operands of a statement.
-fn operands(stmt: &Stmt) -> Vec<Ref> {
-    match stmt {
-        Stmt::Compute { operands, .. } => operands.clone(),
-        Stmt::Post { slot, .. } | Stmt::Receive { slot, .. } | Stmt::Relay { slot, .. } => {
-            vec![*slot]
-        }
-        Stmt::Send { from, .. } | Stmt::DramStore { from, .. } | Stmt::Count { from, .. } => {
-            vec![*from]
-        }
-        Stmt::DramLoad { to, .. } => vec![*to],
-        _ => vec![],
-    }
-}
-
 /// The expressions that decide what a statement costs.
 fn deciding<'s>(segment: &'s Segment, stmt: &'s Stmt) -> Vec<&'s Affine> {
     if let Stmt::Loop { count, .. } = stmt {
         return vec![count];
     }
-    let views = operands(stmt).into_iter().filter_map(|operand| {
+    let views = stmt.operands().iter().copied().filter_map(|operand| {
         let Ref::View(view) = operand else {
             return None;
         };

@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::{Entity, Module, Schedule, SourceMap, Storage};
 use crate::codes;
 use crate::diag::{Diagnostic, Diagnostics, Kind, Place};
-use crate::level::Level;
+use crate::level::{self, Level};
 use crate::machine::Machine;
 use crate::program::ViewType;
 use crate::tiled::{self, AxisLevel, FuncId, Function, Stmt, ValueDef, ValueId};
@@ -27,21 +27,7 @@ use crate::tiled::{self, AxisLevel, FuncId, Function, Stmt, ValueDef, ValueId};
 pub const ALIGNMENT: u64 = 64;
 
 /// A broken rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What breaks it.
-    pub entity: Entity,
-    /// Code of the diagnostic.
-    pub code: u16,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.entity, self.message)
-    }
-}
+pub type Violation = level::Violation<Entity>;
 
 impl Violation {
     /// The violation as a diagnostic: placed in the text if `map` knows the entity, else at the

@@ -172,6 +172,30 @@ pub enum Stmt {
     },
 }
 
+impl Stmt {
+    /// The buffers and views that it reads, writes, posts or sends.
+    pub fn operands(&self) -> &[Ref] {
+        match self {
+            Self::Compute { operands, .. } => operands,
+            Self::Post { slot, .. } | Self::Receive { slot, .. } | Self::Relay { slot, .. } => {
+                std::slice::from_ref(slot)
+            }
+            Self::Send { from, .. } | Self::DramStore { from, .. } | Self::Count { from, .. } => {
+                std::slice::from_ref(from)
+            }
+            Self::DramLoad { to, .. } => std::slice::from_ref(to),
+            Self::View(_)
+            | Self::Signal(_)
+            | Self::Wait(_)
+            | Self::DramBegin(_)
+            | Self::DramCommit(_)
+            | Self::DramAcquire { .. }
+            | Self::DramRelease { .. }
+            | Self::Loop { .. } => &[],
+        }
+    }
+}
+
 /// Whether an instruction reads or writes an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {

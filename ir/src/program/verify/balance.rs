@@ -9,9 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::super::{Entry, EntryId, FamilyId, Place, Program, SegmentId, Step, Stmt, Var};
+use super::super::{
+    Entry, EntryId, FamilyId, IndexEnv, Place, Program, SegmentId, Step, Stmt, Var,
+};
 use super::channels::{Channels, Positions};
-use super::rows::{advance, row_env};
+use super::rows::advance;
 use super::trace::{End, Follower, Node, Seq, Sequences, Subject, Trouble, tree, variables};
 use super::{Context, Violation, core_name};
 use crate::codes;
@@ -381,7 +383,7 @@ impl Run<'_, '_> {
             .collect();
         for (index, core) in region.cores().enumerate() {
             let mut changed = index == 0;
-            let env = row_env(index as u64, core, counters, self.dims);
+            let env = IndexEnv::of_core(index as u64, core, counters, self.dims);
             for (slot, param) in params.iter().enumerate() {
                 if !varies[slot] && index > 0 {
                     continue;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::super::instr::Ref;
-use super::super::{Affine, DramId, DramRegion, EntryId, Place, SegmentId, Step, Stmt};
+use super::super::{Affine, DramId, DramRegion, EntryId, IndexEnv, Place, SegmentId, Step, Stmt};
 use super::balance::{Uses, dim_values, follow};
 use super::bounds::{Layout, reach};
 use super::channels::Positions;
-use super::rows::row_env;
 use super::trace::{End, Sequences, Subject};
 use super::walk::{Site, sites};
 use super::{Context, Scope, Violation, core_name};
@@ -80,7 +79,7 @@ fn instances(cx: &mut Context<'_>, id: DramId, dram: &DramRegion) {
     let capacity = (cx.machine.hbm_bytes()).checked_div(dips).unwrap_or(0);
     let mut bytes: BTreeMap<i64, u64> = BTreeMap::new();
     for (index, owner) in owners.enumerate() {
-        let env = row_env(index as u64, owner, &[], &[]);
+        let env = IndexEnv::of_core(index as u64, owner, &[], &[]);
         let dip = dram.dip.eval(&env, &program.tables);
         let Some(dip) = dip.filter(|dip| *dip >= 0 && dip.unsigned_abs() < dips) else {
             let message = match dip {
@@ -389,7 +388,7 @@ impl Count<'_, '_> {
         let owners = self.positions.of(self.cx, *on, dram.owners?);
         let params = &self.uses.segments[segment].params;
         for (index, core) in program.regions[*on].cores().enumerate() {
-            let env = row_env(index as u64, core, counters, self.dims);
+            let env = IndexEnv::of_core(index as u64, core, counters, self.dims);
             let values: Option<Vec<i64>> = params
                 .iter()
                 .map(|param| row[usize::from(*param)].eval(&env, &program.tables))

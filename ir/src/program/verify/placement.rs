@@ -9,7 +9,6 @@ use super::super::{
 use super::balance::dim_values;
 use super::channels::Positions;
 use super::cover::{Fault, Part, cover};
-use super::rows::row_env;
 use super::{Context, Violation, core_name};
 use crate::codes;
 use crate::machine::CoreAddress;
@@ -247,7 +246,7 @@ fn placed(
             if !cx.spend(1, Place::Tensor(id)) {
                 return false;
             }
-            let env = row_env(index as u64, core, &[], dims);
+            let env = IndexEnv::of_core(index as u64, core, &[], dims);
             match piece(cx, tensor, shard, &shape, &env) {
                 Ok((part, (low, high))) => {
                     if low < high {
@@ -409,7 +408,7 @@ fn collision(
             return None;
         }
         let range = |span: &Span, index: u64| {
-            let env = row_env(index, core, &[], &span.dims);
+            let env = IndexEnv::of_core(index, core, &[], &span.dims);
             let tensor = &program.tensors[span.tensor];
             let shape = shape_at(tensor, &span.dims)?;
             piece(cx, tensor, shard(span), &shape, &env)

@@ -384,7 +384,7 @@ impl<'p> RowClasses<'p> {
                 .map(|dim| (*dim, dims[usize::from(*dim)]))
                 .collect();
             for (index, core) in region.cores().take(cores as usize).enumerate() {
-                let env = row_env(index as u64, core, repeats, dims);
+                let env = IndexEnv::of_core(index as u64, core, repeats, dims);
                 let mut key = Vec::with_capacity(columns.len() + dims_used.len());
                 for column in columns {
                     match call.row[*column].eval(&env, &program.tables) {
@@ -449,24 +449,6 @@ impl<'p> RowClasses<'p> {
                 ),
             ));
         }
-    }
-}
-
-/// The coordinates of a core for a row.
-pub(super) fn row_env<'a>(
-    index: u64,
-    core: CoreAddress,
-    repeats: &'a [i64],
-    dims: &'a [i64],
-) -> IndexEnv<'a> {
-    IndexEnv {
-        index: index as i64,
-        chip: core.chip.into(),
-        row: core.row.into(),
-        column: core.column.into(),
-        repeats,
-        dims,
-        ..IndexEnv::default()
     }
 }
 

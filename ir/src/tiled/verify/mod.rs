@@ -12,7 +12,6 @@
 //! - what is pending is combined before it is used; outputs are whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::parse::SourceMap;
 use super::print::{step_line, stmt_line};
@@ -24,7 +23,7 @@ use crate::codes;
 use crate::diag::{Diagnostic, Diagnostics, Kind, Place};
 use crate::entity::EntityId as _;
 use crate::graph;
-use crate::level::Level;
+use crate::level::{self, Level};
 use crate::machine::Machine;
 use crate::types::MAX_RANK;
 
@@ -54,21 +53,7 @@ pub enum Entity {
 }
 
 /// A broken rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What breaks it.
-    pub entity: Entity,
-    /// Code of the diagnostic.
-    pub code: u16,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.entity, self.message)
-    }
-}
+pub type Violation = level::Violation<Entity>;
 
 impl Violation {
     /// The violation as a diagnostic: placed in the text if `map` knows the entity, else at the

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cores::core_env;
 use super::facts::Facts;
 use crate::program::{
     Coordinate, IndexEnv, IndexExpr, IndexNode, Program, RegionId, SegmentId, Step,
@@ -78,8 +77,9 @@ impl<'p> Columns<'p> {
         }
         let values = self.known.entry((on, expr)).or_insert_with(|| {
             let cores = program.regions[on].cores().zip(0..);
-            let value =
-                |(core, index)| expr.eval(&core_env(index, core, &[], &[]), &program.tables);
+            let value = |(core, index)| {
+                expr.eval(&IndexEnv::of_core(index, core, &[], &[]), &program.tables)
+            };
             cores.map(value).collect()
         });
         Column::OfCore(values.clone())

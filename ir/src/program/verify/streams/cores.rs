@@ -92,7 +92,7 @@ impl<'p> Partition<'p> {
         let mut known: HashMap<(u32, Vec<Option<i64>>), u32> = HashMap::new();
         for (index, number) in numbers.into_iter().enumerate() {
             let core = cores.addresses[number as usize];
-            let env = core_env(index as u64, core, &[], self.dims);
+            let env = IndexEnv::of_core(index as u64, core, &[], self.dims);
             let values = parts
                 .iter()
                 .map(|part| part.eval(&env, &self.program.tables));
@@ -135,24 +135,6 @@ impl<'p> Partition<'p> {
             }
         }
         list
-    }
-}
-
-/// The coordinates of a core.
-pub(super) fn core_env<'a>(
-    index: u64,
-    core: CoreAddress,
-    repeats: &'a [i64],
-    dims: &'a [i64],
-) -> IndexEnv<'a> {
-    IndexEnv {
-        index: index as i64,
-        chip: core.chip.into(),
-        row: core.row.into(),
-        column: core.column.into(),
-        repeats,
-        dims,
-        ..IndexEnv::default()
     }
 }
 

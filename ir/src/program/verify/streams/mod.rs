@@ -54,7 +54,7 @@ use crate::program::{
 };
 use call::{Call, Summary, summarise};
 use columns::{Column, Columns};
-use cores::{Class, Cores, Partition, core_env, sram_shards};
+use cores::{Class, Cores, Partition, sram_shards};
 use facts::Facts;
 use memory::{Damage, Gap, Lasting, Memory, Who};
 use order::At;
@@ -462,7 +462,7 @@ impl<'p> Check<'p> {
             let Some(index) = program.regions[on].position(walk.class.core) else {
                 continue;
             };
-            let env = core_env(index, walk.class.core, &[], walk.dims);
+            let env = IndexEnv::of_core(index, walk.class.core, &[], walk.dims);
             let Some(at) = at.eval(&env, &program.tables) else {
                 continue;
             };
@@ -550,7 +550,7 @@ impl<'p> Check<'p> {
             return true;
         };
         let facts = self.facts(segment);
-        let env = core_env(index, core, counters, walk.dims);
+        let env = IndexEnv::of_core(index, core, counters, walk.dims);
         // Rows without value are reported with the schedule.
         let row = &walk.rows[step as usize];
         let Some((key, there)) = key(program, segment, &facts, row, &env) else {
@@ -608,7 +608,7 @@ impl<'p> Check<'p> {
         let of_class = |class: &Class| {
             let keys = calls.iter().filter_map(|(segment, on, row)| {
                 let index = program.regions[*on].position(class.core)?;
-                let env = core_env(index, class.core, &[], dims);
+                let env = IndexEnv::of_core(index, class.core, &[], dims);
                 Some(key(program, *segment, facts.get(segment)?, row, &env)?.0)
             });
             keys.filter(|key| !numbers.contains_key(key))
