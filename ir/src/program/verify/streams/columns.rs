@@ -1,68 +1,56 @@
 //! The entries of parameter rows, evaluated once for all cores of a region.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::facts::Facts;
-use crate::program::{
-    Coordinate, IndexEnv, IndexExpr, IndexNode, Program, RegionId, SegmentId, Step,
-};
+use crate::program::{Coordinate, IndexEnv, IndexExpr, IndexNode, Program, RegionId};
 
 /// An entry of a row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Column<'p> {
     /// Nothing depends on it.
     Unused,
     /// The same everywhere.
     Value(i64),
-    /// By the index of the core in the region; `None` where it has no value.
-    OfCore(Arc<[Option<i64>]>),
+    /// It depends on the core: the number of its values.
+    OfCore(u32),
     /// It depends on repeats or run parameters.
     Varies(&'p IndexExpr),
-}
-
-impl Column<'_> {
-    /// The value on a core.
-    pub(super) fn value(&self, program: &Program, env: &IndexEnv<'_>) -> Option<i64> {
-        match self {
-            Self::Unused => Some(0),
-            Self::Value(value) => Some(*value),
-            Self::OfCore(values) => *values.get(usize::try_from(env.index).ok()?)?,
-            Self::Varies(expr) => expr.eval(env, &program.tables),
-        }
-    }
 }
 
 /// Columns of a program. Calls of equal layers have equal expressions.
 #[derive(Default)]
 pub(super) struct Columns<'p> {
-    known: HashMap<(RegionId, &'p IndexExpr), Arc<[Option<i64>]>>,
+    known: HashMap<(RegionId, &'p IndexExpr), u32>,
+    /// By number and index of the core in the region; `None` where there is no value.
+    values: Vec<Vec<Option<i64>>>,
 }
 
 impl<'p> Columns<'p> {
-    /// The row of a call by its entries; empty for other steps.
+    /// The row of a call by its entries. Adds how many evaluations that took.
     pub(super) fn of(
         &mut self,
         program: &'p Program,
-        step: &'p Step,
-        facts: impl FnOnce(SegmentId) -> Arc<Facts>,
+        on: RegionId,
+        row: &'p [IndexExpr],
+        facts: &Facts,
+        evaluations: &mut u64,
     ) -> Vec<Column<'p>> {
-        let Step::Call {
-            segment, on, row, ..
-        } = step
-        else {
-            return Vec::new();
-        };
-        let facts = facts(*segment);
         let used = |at: usize| facts.params.get(at) == Some(&true);
-        let columns = row.iter().enumerate().map(|(at, expr)| match expr {
-            _ if !used(at) => Column::Unused,
-            expr => self.column(program, *on, expr),
+        let columns = row.iter().enumerate().map(|(at, expr)| match used(at) {
+            true => self.column(program, on, expr, evaluations),
+            false => Column::Unused,
         });
         columns.collect()
     }
 
-    fn column(&mut self, program: &'p Program, on: RegionId, expr: &'p IndexExpr) -> Column<'p> {
+    fn column(
+        &mut self,
+        program: &'p Program,
+        on: RegionId,
+        expr: &'p IndexExpr,
+        evaluations: &mut u64,
+    ) -> Column<'p> {
         if let Some(value) = expr.as_constant() {
             return Column::Value(value);
         }
@@ -75,13 +63,34 @@ impl<'p> Columns<'p> {
         if varies {
             return Column::Varies(expr);
         }
-        let values = self.known.entry((on, expr)).or_insert_with(|| {
-            let cores = program.regions[on].cores().zip(0..);
+        let number = self.known.entry((on, expr)).or_insert_with(|| {
+            let region = &program.regions[on];
             let value = |(core, index)| {
                 expr.eval(&IndexEnv::of_core(index, core, &[], &[]), &program.tables)
             };
-            cores.map(value).collect()
+            self.values
+                .push(region.cores().zip(0..).map(value).collect());
+            *evaluations += region.len();
+            self.values.len() as u32 - 1
         });
-        Column::OfCore(values.clone())
+        Column::OfCore(*number)
+    }
+
+    /// The value of a column on a core.
+    pub(super) fn value(
+        &self,
+        column: Column<'_>,
+        program: &Program,
+        env: &IndexEnv<'_>,
+    ) -> Option<i64> {
+        match column {
+            Column::Unused => Some(0),
+            Column::Value(value) => Some(value),
+            Column::OfCore(number) => {
+                let values = &self.values[number as usize];
+                *values.get(usize::try_from(env.index).ok()?)?
+            }
+            Column::Varies(expr) => expr.eval(env, &program.tables),
+        }
     }
 }

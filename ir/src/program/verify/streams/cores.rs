@@ -1,7 +1,9 @@
 //! Classes of cores for which an entry does the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 
+use super::summaries::{Resolved, Summaries};
 use crate::machine::CoreAddress;
 use crate::program::{
     Coordinate, Home, IndexEnv, IndexExpr, IndexNode, Program, RegionId, Shard, TensorId,
@@ -44,8 +46,10 @@ pub(super) struct Partition<'p> {
     dims: &'p [i64],
     class: Vec<u32>,
     classes: u32,
-    /// Refinements that are done.
+    /// Refinements by expressions that are done.
     done: BTreeSet<(RegionId, Vec<IndexExpr>)>,
+    /// Calls by which the partition is refined already.
+    resolved: BTreeSet<u32>,
 }
 
 /// A class by one of its members.
@@ -66,6 +70,7 @@ impl<'p> Partition<'p> {
             class: Vec::new(),
             classes: 1,
             done: BTreeSet::new(),
+            resolved: BTreeSet::new(),
         }
     }
 
@@ -86,24 +91,52 @@ impl<'p> Partition<'p> {
         if !self.done.insert((on, parts.clone())) {
             return 1;
         }
+        let (program, dims) = (self.program, self.dims);
+        self.split(cores, on, |index, core| {
+            let env = IndexEnv::of_core(index, core, &[], dims);
+            let values = parts.iter().map(|part| part.eval(&env, &program.tables));
+            values.collect::<Vec<_>>()
+        });
+        self.program.regions[on].len() * (parts.len() as u64 + 1)
+    }
+
+    /// The same by the effects of a call and where it has its bytes.
+    pub(super) fn refine_by_call(
+        &mut self,
+        cores: &mut Cores,
+        on: RegionId,
+        call: &Resolved,
+        summaries: &Summaries<'_>,
+    ) -> u64 {
+        if !self.resolved.insert(call.table) {
+            return 1;
+        }
+        self.split(cores, on, |index, _| {
+            let found = summaries.on_core(call, index);
+            found.map(|(number, there)| (summaries.effect(number), there))
+        });
+        self.program.regions[on].len()
+    }
+
+    /// Parts cores of a region from all others, and from those with another value.
+    fn split<V: Eq + Hash>(
+        &mut self,
+        cores: &mut Cores,
+        on: RegionId,
+        value: impl Fn(u64, CoreAddress) -> V,
+    ) {
         let numbers = cores.region(self.program, on).to_vec();
         self.class.resize(cores.addresses.len(), 0);
-        let steps = numbers.len() as u64 * (parts.len() as u64 + 1);
-        let mut known: HashMap<(u32, Vec<Option<i64>>), u32> = HashMap::new();
-        for (index, number) in numbers.into_iter().enumerate() {
-            let core = cores.addresses[number as usize];
-            let env = IndexEnv::of_core(index as u64, core, &[], self.dims);
-            let values = parts
-                .iter()
-                .map(|part| part.eval(&env, &self.program.tables));
+        let mut known: HashMap<(u32, V), u32> = HashMap::new();
+        for (number, index) in numbers.into_iter().zip(0..) {
+            let value = value(index, cores.addresses[number as usize]);
             let class = &mut self.class[number as usize];
             let classes = &mut self.classes;
-            *class = *known.entry((*class, values.collect())).or_insert_with(|| {
+            *class = *known.entry((*class, value)).or_insert_with(|| {
                 *classes += 1;
                 *classes - 1
             });
         }
-        steps
     }
 
     /// The same for the place and size of a shard.

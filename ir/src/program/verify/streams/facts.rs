@@ -61,6 +61,13 @@ impl Facts {
         pairs.filter(|(_, used)| *used).map(|(expr, _)| expr)
     }
 
+    /// Run parameters with 0 for those that do not matter.
+    pub(super) fn used_dims(&self, dims: &[i64]) -> Vec<i64> {
+        let dims = dims.iter().zip(&self.dims);
+        dims.map(|(value, used)| if *used { *value } else { 0 })
+            .collect()
+    }
+
     /// The value of a parameter of a call, from that in the key of its summary.
     pub(super) fn address(&self, param: usize, value: i64, there: &Relocation) -> i64 {
         let mut bases = self.bases.iter().flatten();

@@ -38,12 +38,10 @@ mod relocate;
 mod report;
 mod runs;
 mod shadow;
+mod summaries;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use rayon::prelude::*;
 
 use super::{Context, Violation, core_name};
 use crate::codes;
@@ -52,7 +50,7 @@ use crate::program::{
     Coordinate, Entry, EntryId, IndexEnv, IndexExpr, IndexNode, Place, Program, RegionId,
     SegmentId, Shard, Step, TensorId, TensorKind, ViewType,
 };
-use call::{Call, Summary, summarise};
+use call::Summary;
 use columns::{Column, Columns};
 use cores::{Class, Cores, Partition, sram_shards};
 use facts::Facts;
@@ -62,6 +60,7 @@ use relocate::Relocation;
 use report::Names;
 use runs::byte_runs;
 use shadow::Need;
+use summaries::{Resolved, Summaries, key};
 
 /// Statements and intervals of bytes that the proof of a program may take.
 const MAX_STEPS: u64 = 128_000_000;
@@ -78,9 +77,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
     let mut check = Check {
         program: cx.program,
         facts: BTreeMap::new(),
-        numbers: HashMap::new(),
-        summaries: Vec::new(),
-        prepared: HashMap::new(),
+        summaries: Summaries::default(),
         columns: Columns::default(),
         cores: Cores::default(),
         budget: MAX_STEPS,
@@ -102,40 +99,13 @@ type Known = (u16, Place, Option<(SegmentId, At)>);
 struct Check<'p> {
     program: &'p Program,
     facts: BTreeMap<SegmentId, Arc<Facts>>,
-    /// Numbers of summaries.
-    numbers: HashMap<Key, u32>,
-    summaries: Vec<Arc<Summary>>,
-    /// Summaries made ahead, in parallel, which nothing has asked for yet.
-    prepared: HashMap<Key, Summary>,
+    summaries: Summaries<'p>,
     columns: Columns<'p>,
     cores: Cores,
     budget: u64,
     evaluations: u64,
     found: Vec<Violation>,
     seen: BTreeSet<Known>,
-}
-
-/// What calls with one summary share: the segment, and what of the parameter row and of the run
-/// parameters matters.
-type Key = (SegmentId, Vec<i64>, Vec<i64>);
-
-/// The key of a call's summary, and where the call has its bytes; `None` where the row has no value.
-fn key(
-    program: &Program,
-    segment: SegmentId,
-    facts: &Facts,
-    row: &[Column<'_>],
-    env: &IndexEnv<'_>,
-) -> Option<(Key, Relocation)> {
-    let params = row.iter().map(|column| column.value(program, env));
-    let mut params: Vec<i64> = params.collect::<Option<_>>()?;
-    let there = match &facts.bases {
-        Some(bases) => Relocation::apply(bases, &mut params),
-        None => Relocation::default(),
-    };
-    let dims = env.dims.iter().zip(&facts.dims);
-    let dims = dims.map(|(value, used)| if *used { *value } else { 0 });
-    Some(((segment, params, dims.collect()), there))
 }
 
 /// A running repeat.
@@ -147,12 +117,17 @@ struct Frame {
     before: Option<Memory>,
 }
 
+/// The row of a call, and its summaries unless they depend on repeats or run parameters.
+struct Row<'p> {
+    columns: Vec<Column<'p>>,
+    resolved: Option<Resolved>,
+}
+
 /// One core of a class on its way through an entry.
 struct Walk<'e> {
     id: EntryId,
     entry: &'e Entry,
-    /// The row of every step.
-    rows: &'e [Vec<Column<'e>>],
+    calls: &'e [Option<Row<'e>>],
     class: Class,
     dims: &'e [i64],
     memory: Memory,
@@ -272,22 +247,15 @@ impl<'p> Check<'p> {
 
     /// Checks an entry for one choice of run parameters; false if the budget is used up.
     fn run(&mut self, id: EntryId, entry: &Entry, dims: &[i64]) -> bool {
-        let Some(classes) = self.classes(id, entry, dims) else {
+        let calls = self.resolve(id, dims);
+        let Some(classes) = self.classes(id, entry, &calls, dims) else {
             return false;
         };
-        let program = self.program;
-        let mut columns = std::mem::take(&mut self.columns);
-        let steps = program.entries[id].steps.iter();
-        let rows: Vec<Vec<Column<'_>>> = steps
-            .map(|step| columns.of(program, step, |segment| self.facts(segment)))
-            .collect();
-        self.columns = columns;
-        self.prepare(entry, &rows, &classes, dims);
         for class in classes {
             let mut walk = Walk {
                 id,
                 entry,
-                rows: &rows,
+                calls: &calls,
                 class,
                 dims,
                 memory: Memory::default(),
@@ -300,8 +268,45 @@ impl<'p> Check<'p> {
         true
     }
 
+    /// The calls of an entry by step, with all their summaries.
+    fn resolve(&mut self, id: EntryId, dims: &[i64]) -> Vec<Option<Row<'p>>> {
+        let program = self.program;
+        let mut calls = Vec::new();
+        let mut spent = 0;
+        for step in &program.entries[id].steps {
+            let Step::Call {
+                segment, on, row, ..
+            } = step
+            else {
+                calls.push(None);
+                continue;
+            };
+            if spent > self.evaluations {
+                break;
+            }
+            let facts = self.facts(*segment);
+            let columns = self.columns.of(program, *on, row, &facts, &mut spent);
+            let place = (*segment, *on, &*facts);
+            let known = &self.columns;
+            let summaries = &mut self.summaries;
+            let resolved = summaries.resolve(program, place, &columns, known, dims, &mut spent);
+            calls.push(Some(Row { columns, resolved }));
+        }
+        self.evaluations = self.evaluations.saturating_sub(spent);
+        if self.evaluations > 0 {
+            self.summaries.prepare(program, &self.facts, self.budget);
+        }
+        calls
+    }
+
     /// Cores for which an entry does the same; `None`, which is reported, if that takes too long.
-    fn classes(&mut self, id: EntryId, entry: &Entry, dims: &[i64]) -> Option<Vec<Class>> {
+    fn classes(
+        &mut self,
+        id: EntryId,
+        entry: &Entry,
+        calls: &[Option<Row<'p>>],
+        dims: &[i64],
+    ) -> Option<Vec<Class>> {
         let program = self.program;
         let mut partition = Partition::new(program, dims);
         let mut cores = std::mem::take(&mut self.cores);
@@ -313,14 +318,19 @@ impl<'p> Check<'p> {
             let steps = partition.refine_by_shard(&mut cores, shard);
             self.evaluations = self.evaluations.saturating_sub(steps);
         }
-        for step in &entry.steps {
+        for (step, call) in entry.steps.iter().zip(calls) {
             if let Step::Call {
                 segment, on, row, ..
             } = step
                 && self.evaluations > 0
             {
-                let facts = self.facts(*segment);
-                let steps = partition.refine(&mut cores, *on, facts.relevant(row));
+                let steps = match call.as_ref().and_then(|call| call.resolved.as_ref()) {
+                    Some(call) => partition.refine_by_call(&mut cores, *on, call, &self.summaries),
+                    None => {
+                        let facts = self.facts(*segment);
+                        partition.refine(&mut cores, *on, facts.relevant(row))
+                    }
+                };
                 self.evaluations = self.evaluations.saturating_sub(steps);
             }
         }
@@ -509,7 +519,7 @@ impl<'p> Check<'p> {
 
     /// The statement of a call that was the last to write the first of these bytes.
     fn writer(&self, who: Who, bytes: (i64, i64)) -> Option<At> {
-        let summary = self.summaries.get(who.summary as usize)?;
+        let summary = self.summaries.get(who.summary)?;
         summary.writer(bytes.0 - who.shift)
     }
 
@@ -549,15 +559,30 @@ impl<'p> Check<'p> {
         let Some(index) = program.regions[on].position(core) else {
             return true;
         };
-        let facts = self.facts(segment);
-        let env = IndexEnv::of_core(index, core, counters, walk.dims);
         // Rows without value are reported with the schedule.
-        let row = &walk.rows[step as usize];
-        let Some((key, there)) = key(program, segment, &facts, row, &env) else {
+        let Some(Some(row)) = walk.calls.get(step as usize) else {
             return true;
         };
-        let number = self.summary(key, &there, &facts, core, walk.dims);
-        let summary = self.summaries[number as usize].clone();
+        let (number, there) = match &row.resolved {
+            Some(call) => match self.summaries.on_core(call, index) {
+                Some((number, there)) => (number, there.clone()),
+                None => return true,
+            },
+            None => {
+                let facts = self.facts(segment);
+                let env = IndexEnv::of_core(index, core, counters, walk.dims);
+                let columns = row.columns.iter();
+                let values = columns.map(|column| self.columns.value(*column, program, &env));
+                let Some((key, there)) = key(segment, &facts, values, walk.dims) else {
+                    return true;
+                };
+                (self.summaries.number(key), there)
+            }
+        };
+        let summary = match self.summaries.get(number) {
+            Some(summary) => summary.clone(),
+            None => self.summary(number, &there, core, walk.dims),
+        };
         if !summary.ends {
             walk.stuck = true;
             return self.budget > 0;
@@ -581,110 +606,35 @@ impl<'p> Check<'p> {
         true
     }
 
-    /// Makes the summaries of all calls outside of repeats, in parallel. Together they take no more
-    /// than the budget and what is under way when it is reached; what is missing is made on demand.
-    fn prepare(
-        &mut self,
-        entry: &Entry,
-        rows: &[Vec<Column<'_>>],
-        classes: &[Class],
-        dims: &[i64],
-    ) {
-        let program = self.program;
-        let mut calls: Vec<(SegmentId, RegionId, &[Column<'_>])> = Vec::new();
-        let mut pc = 0;
-        while let Some(step) = entry.steps.get(pc) {
-            match step {
-                Step::Repeat { len, .. } => pc += *len as usize,
-                Step::Call { segment, on, .. } => {
-                    self.facts(*segment);
-                    calls.push((*segment, *on, &rows[pc]));
-                }
-                Step::Probe(_) => {}
-            }
-            pc += 1;
-        }
-        let (facts, numbers) = (&self.facts, &self.numbers);
-        let of_class = |class: &Class| {
-            let keys = calls.iter().filter_map(|(segment, on, row)| {
-                let index = program.regions[*on].position(class.core)?;
-                let env = IndexEnv::of_core(index, class.core, &[], dims);
-                Some(key(program, *segment, facts.get(segment)?, row, &env)?.0)
-            });
-            keys.filter(|key| !numbers.contains_key(key))
-                .collect::<HashSet<Key>>()
-        };
-        let join = |mut a: HashSet<Key>, b| {
-            a.extend(b);
-            a
-        };
-        let wanted = classes.par_iter().map(of_class).reduce(HashSet::new, join);
-        let (all, spent) = (self.budget, AtomicU64::new(0));
-        let made = wanted.into_par_iter().filter_map(|key| {
-            let left = all.checked_sub(spent.load(Ordering::Relaxed))?;
-            let call = Call {
-                segment: &program.segments[key.0],
-                facts: facts.get(&key.0)?,
-                params: &key.1,
-                dims,
-            };
-            let summary = summarise(&call, &mut left.clone());
-            spent.fetch_add(summary.steps, Ordering::Relaxed);
-            Some((key, summary))
-        });
-        self.prepared = made.collect();
-    }
-
-    /// The number of a summary, with its problems reported when it is made.
+    /// A summary that nothing has asked for yet, whose problems are reported.
     fn summary(
         &mut self,
-        key: Key,
+        number: u32,
         there: &Relocation,
-        facts: &Facts,
         core: CoreAddress,
         dims: &[i64],
-    ) -> u32 {
-        if let Some(known) = self.numbers.get(&key) {
-            return *known;
-        }
-        let (segment, code) = (key.0, &self.program.segments[key.0]);
-        let prepared = self.prepared.remove(&key);
-        let summary = match prepared.filter(|summary| summary.steps < self.budget) {
-            Some(summary) => {
-                self.budget -= summary.steps;
-                summary
-            }
-            None => {
-                let call = Call {
-                    segment: code,
-                    facts,
-                    params: &key.1,
-                    dims,
-                };
-                summarise(&call, &mut self.budget)
-            }
-        };
-        let names = Names {
-            program: self.program,
-            segment,
-        };
+    ) -> Arc<Summary> {
+        let program = self.program;
+        let segment = self.summaries.key(number).0;
+        let (code, facts) = (&program.segments[segment], self.facts(segment));
+        let budget = &mut self.budget;
+        let summary = self.summaries.make(program, &facts, number, budget);
+        let names = Names { program, segment };
         for ((_, at, other), problem) in &summary.findings.all {
             let problem = &problem.moved(there);
             let mut note = format!("on core {}", core_name(core));
-            for (at, (name, value)) in code.params.iter().zip(&key.1).enumerate() {
+            let params = &self.summaries.key(number).1;
+            for (at, (name, value)) in code.params.iter().zip(params).enumerate() {
                 let value = facts.address(at, *value, there);
                 note.push_str(&format!(", %{name} = {value}"));
             }
-            for ((name, _), value) in self.program.dims.iter().zip(dims) {
+            for ((name, _), value) in program.dims.iter().zip(dims) {
                 note.push_str(&format!(", {name} = {value}"));
             }
             let violation = names.violation(*at, *other, problem).note(note);
             self.report(other.map(|other| (segment, other)), violation);
         }
-        let number = self.summaries.len() as u32;
-        self.summaries.push(Arc::new(summary));
-        self.numbers.insert(key, number);
-        number
+        summary
     }
 
     fn missing(&mut self, walk: &Walk<'_>, segment: SegmentId, step: u32, gap: Gap, need: Need) {

@@ -39,7 +39,7 @@ pub(super) fn bases(segment: &Segment, used: &[bool]) -> Option<Vec<Base>> {
 }
 
 /// Where the groups of a call's buffers lie: the distance from the place of each in the summary.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Relocation {
     shifts: Vec<i64>,
 }

@@ -55,7 +55,7 @@ pub(super) struct Actor<'a> {
 }
 
 /// Bytes that a call reads before it writes them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Need {
     /// The first statement that does.
     pub(super) at: At,
@@ -64,7 +64,7 @@ pub(super) struct Need {
 }
 
 /// What bytes hold after a call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum After {
     /// What they held before.
     Unchanged,
