@@ -8,9 +8,7 @@ use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::entity::EntityId as _;
 use dojoc_ir::graph::{ValueDef, ValueId};
 use dojoc_ir::machine::Machine;
-use dojoc_ir::ops::Op;
 use dojoc_ir::tiled::{Layout, result_layout};
-use dojoc_ir::types::Type;
 
 use super::candidates::{self, Candidate};
 use super::grids::Grids;
@@ -33,16 +31,37 @@ const SMALL: u64 = 4096;
 /// What a step costs beside its work: dispatch and the start of its streams, in cycles.
 const STEP: f64 = 60.0;
 
-/// Shared candidates of equal nodes.
-type Candidates = Rc<Vec<Rc<Candidate>>>;
-
 /// A number of a distinct layout.
 type LayoutNo = u32;
+
+/// A candidate with what the search asks of it, found once for all equal nodes.
+struct Way {
+    candidate: Rc<Candidate>,
+    /// By operand.
+    needs: Vec<Need>,
+    /// Layouts of the results.
+    results: Vec<LayoutNo>,
+}
+
+/// What a candidate needs of an operand.
+struct Need {
+    layout: LayoutNo,
+    /// The same without elements outside the tensor: what an input of the function comes in.
+    base: LayoutNo,
+    /// Elements of the largest window.
+    elements: f64,
+}
+
+/// Shared ways of equal nodes.
+type Ways = Rc<[Rc<Way>]>;
+
+/// Layouts of the live values, by ascending value.
+type Live = Vec<(ValueId, LayoutNo)>;
 
 #[derive(Clone)]
 struct State {
     cycles: f64,
-    live: BTreeMap<ValueId, LayoutNo>,
+    live: Live,
     history: Option<Rc<Past>>,
 }
 
@@ -50,7 +69,15 @@ struct State {
 struct Past {
     before: Option<Rc<Past>>,
     candidate: Option<Rc<Candidate>>,
-    given: Vec<(ValueId, LayoutNo)>,
+    given: Live,
+}
+
+/// What a state can become after one more node.
+struct Next {
+    cycles: f64,
+    /// The number of the state.
+    from: usize,
+    way: Option<Rc<Way>>,
 }
 
 struct Search<'p> {
@@ -59,9 +86,13 @@ struct Search<'p> {
     options: &'p TileOptions,
     layouts: Vec<Layout>,
     numbers: HashMap<Layout, LayoutNo>,
-    own: HashMap<(Op, Vec<Type>, Vec<bool>), Candidates>,
-    following: HashMap<(Op, Vec<Type>, usize, LayoutNo), Candidates>,
-    estimates: HashMap<(LayoutNo, LayoutNo, u64), (bool, f64)>,
+    /// By rules, and which operands move.
+    own: HashMap<(u32, Vec<bool>), Ways>,
+    /// By rules, operand, and layout of the operand.
+    following: HashMap<(u32, usize, LayoutNo), Ways>,
+    /// By rules, which operands move, and layouts of the operands.
+    ways: HashMap<(u32, Vec<bool>, Vec<Option<LayoutNo>>), Ways>,
+    estimates: HashMap<(LayoutNo, LayoutNo, u64), f64>,
     /// By value: whether it can be had in any layout, see [`is_free`].
     free: Vec<bool>,
 }
@@ -114,6 +145,7 @@ pub(super) fn choose(
         numbers: HashMap::new(),
         own: HashMap::new(),
         following: HashMap::new(),
+        ways: HashMap::new(),
         estimates: HashMap::new(),
         free: (problem.function.values.ids())
             .map(|value| is_free(problem, value))
@@ -121,15 +153,15 @@ pub(super) fn choose(
     };
     let mut states = vec![State {
         cycles: 0.0,
-        live: BTreeMap::new(),
+        live: vec![],
         history: None,
     }];
     for number in 0..problem.nodes.len() {
         let mut next = vec![];
-        for state in &states {
-            search.step(state, number, grids, &mut next)?;
+        for (from, state) in states.iter().enumerate() {
+            search.step(from, state, number, grids, &mut next)?;
         }
-        states = prune(next, options.effort);
+        states = search.best(&states, number, next);
     }
     let best = states.into_iter().next().ok_or_else(|| {
         Diagnostics::from(Diagnostic::input(
@@ -140,19 +172,10 @@ pub(super) fn choose(
     Ok(search.collect(&best))
 }
 
-/// The best states, one for each set of live layouts.
-fn prune(mut states: Vec<State>, keep: usize) -> Vec<State> {
-    states.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
-    let mut kept: Vec<State> = vec![];
-    for state in states {
-        if kept.len() == keep {
-            break;
-        }
-        if kept.iter().all(|k| k.live != state.live) {
-            kept.push(state);
-        }
-    }
-    kept
+/// The layout of a live value.
+fn layout_of(live: &Live, value: ValueId) -> Option<LayoutNo> {
+    let at = live.binary_search_by_key(&value, |(v, _)| *v).ok()?;
+    Some(live[at].1)
 }
 
 impl Search<'_> {
@@ -166,181 +189,221 @@ impl Search<'_> {
         number
     }
 
+    /// The candidates whose results have layouts.
+    fn ways(&mut self, candidates: Vec<Candidate>, grids: &Grids) -> Ways {
+        let way = |candidate: Candidate| {
+            let Candidate {
+                rule, grid, split, ..
+            } = &candidate;
+            let results = (0..rule.rule.results.len())
+                .map(|n| {
+                    let layout = result_layout(&rule.rule, *grid, split, n).ok()?;
+                    Some(self.number(&layout))
+                })
+                .collect::<Option<Vec<LayoutNo>>>()?;
+            let needs = candidate.needs.iter();
+            let needs = needs.map(|need| Need {
+                layout: self.number(need),
+                base: self.number(&traffic::unpadded(need)),
+                elements: traffic::window_elements(need, &grids[need.grid]),
+            });
+            Some(Rc::new(Way {
+                needs: needs.collect(),
+                results,
+                candidate: Rc::new(candidate),
+            }))
+        };
+        candidates.into_iter().filter_map(way).collect()
+    }
+
     /// Adds what can become of a state after one more node.
     fn step(
         &mut self,
+        from: usize,
         state: &State,
         number: usize,
         grids: &mut Grids,
-        next: &mut Vec<State>,
+        next: &mut Vec<Next>,
     ) -> Result<(), Diagnostics> {
         let problem = self.problem;
         let node = &problem.function.nodes[problem.nodes[number].id];
-        match &problem.nodes[number].kind {
-            NodeKind::View => {
-                let mut live = state.live.clone();
-                let mut given = vec![];
-                if let Some(layout) = state.live.get(&node.args[0]) {
-                    given.push((node.results[0], *layout));
-                }
-                live.extend(given.iter().copied());
-                self.retire(&mut live, number);
-                next.push(State {
+        let rules = match &problem.nodes[number].kind {
+            NodeKind::Step(rules) if !is_small_source(problem, number) => rules,
+            _ => {
+                next.push(Next {
                     cycles: state.cycles,
-                    live,
-                    history: Some(Rc::new(Past {
-                        before: state.history.clone(),
-                        candidate: None,
-                        given,
-                    })),
+                    from,
+                    way: None,
                 });
+                return Ok(());
             }
-            NodeKind::Step(_) if is_small_source(problem, number) => {
-                next.push(State {
-                    history: Some(Rc::new(Past {
-                        before: state.history.clone(),
-                        candidate: None,
-                        given: vec![],
-                    })),
-                    ..state.clone()
-                });
-            }
-            NodeKind::Step(rules) => {
-                let pinned =
-                    self.options
-                        .plan
-                        .pinned(problem, number, rules, grids, self.machine)?;
-                let candidates = match pinned {
-                    Some(candidate) => vec![Rc::new(candidate)],
-                    None => self.candidates(state, rules, &node.args, grids),
-                };
-                for candidate in candidates {
-                    if let Some(state) = self.apply(state, number, rules, &candidate, grids) {
-                        next.push(state);
-                    }
-                }
-            }
+        };
+        let plan = &self.options.plan;
+        let pinned = plan.pinned(problem, number, rules, grids, self.machine)?;
+        let ways = match pinned {
+            Some(candidate) => self.ways(vec![candidate], grids),
+            None => self.known(state, rules, &node.args, grids),
+        };
+        for way in ways.iter() {
+            next.push(Next {
+                cycles: self.cycles(state, &node.args, way, grids),
+                from,
+                way: Some(way.clone()),
+            });
         }
         Ok(())
     }
 
-    fn candidates(
-        &mut self,
-        state: &State,
-        rules: &Rules,
-        args: &[ValueId],
-        grids: &mut Grids,
-    ) -> Vec<Rc<Candidate>> {
+    /// The ways of a node by itself, and as its operands are split.
+    fn known(&mut self, state: &State, rules: &Rules, args: &[ValueId], grids: &mut Grids) -> Ways {
         let moves: Vec<bool> = args.iter().map(|v| !self.problem.is_weight(*v)).collect();
-        let key = (rules.op.clone(), rules.args.clone(), moves.clone());
-        let own = match self.own.get(&key) {
+        let layouts: Vec<Option<LayoutNo>> =
+            (args.iter().map(|v| layout_of(&state.live, *v))).collect();
+        let key = (rules.id, moves, layouts);
+        if let Some(ways) = self.ways.get(&key) {
+            return ways.clone();
+        }
+        let place = (rules.id, key.1.clone());
+        let own = match self.own.get(&place) {
             Some(own) => own.clone(),
             None => {
-                let own = candidates::own(rules, &moves, grids, self.machine);
-                let own: Rc<Vec<_>> = Rc::new(own.into_iter().map(Rc::new).collect());
-                self.own.insert(key, own.clone());
+                let own = candidates::own(rules, &key.1, grids, self.machine);
+                let own = self.ways(own, grids);
+                self.own.insert(place, own.clone());
                 own
             }
         };
-        let mut all: Vec<Rc<Candidate>> = own.to_vec();
-        for (operand, value) in args.iter().enumerate() {
-            let Some(layout) = state.live.get(value).copied() else {
+        let mut all = own.to_vec();
+        for (operand, layout) in key.2.iter().enumerate() {
+            let Some(layout) = *layout else {
                 continue;
             };
-            let key = (rules.op.clone(), rules.args.clone(), operand, layout);
-            let following = match self.following.get(&key) {
+            let place = (rules.id, operand, layout);
+            let following = match self.following.get(&place) {
                 Some(following) => following.clone(),
                 None => {
                     let layout = &self.layouts[layout as usize];
                     let found = candidates::following(rules, operand, layout, grids, self.machine);
-                    let found: Rc<Vec<_>> = Rc::new(found.into_iter().map(Rc::new).collect());
-                    self.following.insert(key, found.clone());
+                    let found = self.ways(found, grids);
+                    self.following.insert(place, found.clone());
                     found
                 }
             };
-            for candidate in following.iter() {
-                let same = |c: &Rc<Candidate>| {
-                    c.grid == candidate.grid
-                        && c.split == candidate.split
-                        && c.rule.loops == candidate.rule.loops
+            for way in following.iter() {
+                let (grid, split) = (way.candidate.grid, &way.candidate.split);
+                let loops = &way.candidate.rule.loops;
+                let same = |other: &Rc<Way>| {
+                    let c = &other.candidate;
+                    c.grid == grid && c.split == *split && c.rule.loops == *loops
                 };
                 if !all.iter().any(same) {
-                    all.push(candidate.clone());
+                    all.push(way.clone());
                 }
             }
         }
+        let all: Ways = all.into();
+        self.ways.insert(key, all.clone());
         all
     }
 
-    /// The state after a node that is split in one way.
-    fn apply(
-        &mut self,
-        state: &State,
-        number: usize,
-        rules: &Rules,
-        candidate: &Rc<Candidate>,
-        grids: &Grids,
-    ) -> Option<State> {
+    /// Cycles until a node is done that is split in one way.
+    fn cycles(&mut self, state: &State, args: &[ValueId], way: &Way, grids: &Grids) -> f64 {
         let problem = self.problem;
-        let node = &problem.function.nodes[problem.nodes[number].id];
-        let mut live = state.live.clone();
-        let mut given = vec![];
-        let mut cycles = state.cycles + candidate.cycles + STEP;
-        let mut seen: Vec<ValueId> = vec![];
-        for (n, value) in node.args.iter().enumerate() {
-            let need = &candidate.needs[n];
+        let mut cycles = state.cycles + way.candidate.cycles + STEP;
+        for (n, (value, need)) in args.iter().zip(&way.needs).enumerate() {
             if problem.is_weight(*value) {
-                let bytes = traffic::window_elements(need, &grids[need.grid])
-                    * problem.width(*value) as f64;
+                let bytes = need.elements * problem.width(*value) as f64;
                 cycles += bytes * self.options.weight_price;
                 continue;
             }
             if self.free[value.index()] {
                 continue;
             }
-            let need_number = self.number(need);
-            match live.get(value).copied() {
-                Some(have) => {
-                    if seen.contains(value) {
-                        continue;
-                    }
-                    seen.push(*value);
-                    cycles += self.reshard(have, need_number, problem.width(*value), grids);
-                }
-                // An input comes in the layout of its first use.
-                None => {
-                    let base = traffic::unpadded(need);
-                    let base = self.number(&base);
-                    live.insert(*value, base);
-                    given.push((*value, base));
-                }
+            // An operand that a node has twice is moved once; an input comes as its first use has it.
+            let before = args[..n].iter().position(|v| v == value);
+            let have = match layout_of(&state.live, *value) {
+                Some(_) if before.is_some() => continue,
+                Some(have) => have,
+                None => match before {
+                    Some(first) => way.needs[first].base,
+                    None => continue,
+                },
+            };
+            cycles += self.reshard(have, need.layout, problem.width(*value), grids);
+        }
+        cycles
+    }
+
+    /// The best states after a node, one for each set of live layouts.
+    fn best(&self, states: &[State], number: usize, mut next: Vec<Next>) -> Vec<State> {
+        next.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
+        let mut kept: Vec<State> = vec![];
+        for next in next {
+            if kept.len() == self.options.effort {
+                break;
+            }
+            let (live, given) = self.live_after(&states[next.from], number, next.way.as_deref());
+            if kept.iter().all(|k| k.live != live) {
+                kept.push(State {
+                    cycles: next.cycles,
+                    live,
+                    history: Some(Rc::new(Past {
+                        before: states[next.from].history.clone(),
+                        candidate: next.way.map(|way| way.candidate.clone()),
+                        given,
+                    })),
+                });
             }
         }
-        for (n, value) in node.results.iter().enumerate() {
-            let layout =
-                result_layout(&candidate.rule.rule, candidate.grid, &candidate.split, n).ok()?;
-            let layout = self.number(&layout);
-            live.insert(*value, layout);
-            given.push((*value, layout));
+        kept
+    }
+
+    /// The layouts of the values that live after a node, and those that it has given.
+    fn live_after(&self, state: &State, number: usize, way: Option<&Way>) -> (Live, Live) {
+        let problem = self.problem;
+        let node = &problem.function.nodes[problem.nodes[number].id];
+        let mut given: Live = vec![];
+        match (&problem.nodes[number].kind, way) {
+            (NodeKind::View, _) => {
+                let layout = layout_of(&state.live, node.args[0]);
+                given.extend(layout.map(|layout| (node.results[0], layout)));
+            }
+            (NodeKind::Step(_), Some(way)) => {
+                for (value, need) in node.args.iter().zip(&way.needs) {
+                    let has = problem.is_weight(*value)
+                        || self.free[value.index()]
+                        || layout_of(&state.live, *value).is_some()
+                        || given.iter().any(|(v, _)| v == value);
+                    if !has {
+                        given.push((*value, need.base));
+                    }
+                }
+                given.extend(
+                    node.results
+                        .iter()
+                        .copied()
+                        .zip(way.results.iter().copied()),
+                );
+            }
+            (NodeKind::Step(_), None) => {}
         }
-        debug_assert_eq!(rules.args.len(), node.args.len());
-        self.retire(&mut live, number);
-        Some(State {
-            cycles,
-            live,
-            history: Some(Rc::new(Past {
-                before: state.history.clone(),
-                candidate: Some(candidate.clone()),
-                given,
-            })),
-        })
+        let mut live = state.live.clone();
+        for (value, layout) in &given {
+            match live.binary_search_by_key(value, |(v, _)| *v) {
+                Ok(at) => live[at].1 = *layout,
+                Err(at) => live.insert(at, (*value, *layout)),
+            }
+        }
+        // Values that no later node uses are forgotten.
+        live.retain(|(value, _)| problem.last_use[value.index()] > number);
+        (live, given)
     }
 
     fn reshard(&mut self, have: LayoutNo, need: LayoutNo, width: u64, grids: &Grids) -> f64 {
         if have == need {
             return 0.0;
         }
-        if let Some((_, cycles)) = self.estimates.get(&(have, need, width)) {
+        if let Some(cycles) = self.estimates.get(&(have, need, width)) {
             return *cycles;
         }
         let (from, to) = (&self.layouts[have as usize], &self.layouts[need as usize]);
@@ -352,14 +415,8 @@ impl Search<'_> {
         } else {
             traffic::estimate(from, to, width, grids, self.machine)
         };
-        self.estimates
-            .insert((have, need, width), (covered, cycles));
+        self.estimates.insert((have, need, width), cycles);
         cycles
-    }
-
-    /// Forgets values that no later node uses.
-    fn retire(&self, live: &mut BTreeMap<ValueId, LayoutNo>, number: usize) {
-        live.retain(|value, _| self.problem.last_use[value.index()] > number);
     }
 
     fn collect(&self, state: &State) -> Choice {

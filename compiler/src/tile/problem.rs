@@ -46,6 +46,8 @@ pub(super) enum NodeKind {
 /// The rule of a node with its loops merged as far as possible, and other ways as they are asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
+    /// Equal nodes have equal numbers.
+    pub id: u32,
     /// What is computed.
     pub op: Op,
     /// Types of the operands.
@@ -68,7 +70,7 @@ pub(super) struct Rule {
 }
 
 impl Rules {
-    fn of(op: &Op, args: &[Type], results: &[Type]) -> Result<Self, String> {
+    fn of(id: u32, op: &Op, args: &[Type], results: &[Type]) -> Result<Self, String> {
         let widest = widest_loops(op, args, results)?;
         let count = widest.last().map_or(0, |r| r.end);
         let finest: Vec<Range<usize>> = (0..count).map(|d| d..d + 1).collect();
@@ -77,6 +79,7 @@ impl Rules {
             Ok::<_, String>(Arc::new(Rule { loops, rule }))
         };
         Ok(Self {
+            id,
             op: op.clone(),
             args: args.to_vec(),
             results: results.to_vec(),
@@ -175,10 +178,13 @@ impl<'f> Problem<'f> {
                         None => Err("its operands have extents that are not constants".into()),
                         Some(key) => match known.get(&key) {
                             Some(rules) => Ok(NodeKind::Step(rules.clone())),
-                            None => Rules::of(&node.op, &args, &results).map(|rules| {
-                                known.insert(key, rules.clone());
-                                NodeKind::Step(rules)
-                            }),
+                            None => {
+                                let id = known.len() as u32;
+                                Rules::of(id, &node.op, &args, &results).map(|rules| {
+                                    known.insert(key, rules.clone());
+                                    NodeKind::Step(rules)
+                                })
+                            }
                         },
                     }
                 }
