@@ -1,14 +1,14 @@
 //! MESH to PROGRAM: tensors, one call for each phase, the entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
 use dojoc_ir::graph;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::mesh::{Module, Schedule};
-use dojoc_ir::program::{Entry, Program, Step, TensorId, TensorKind};
-use dojoc_ir::tiled::{Function, Stmt, Value, ValueDef, ValueId};
+use dojoc_ir::program::{Entry, Home, IndexExpr, Program, Shard, Step, TensorId, TensorKind};
+use dojoc_ir::tiled::{Function, Layout, Stmt, Value, ValueDef, ValueId};
 
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;
@@ -68,6 +68,7 @@ pub fn mesh_to_program(
         function,
         schedule,
         names: BTreeSet::from([function.name.clone()]),
+        shards: HashMap::new(),
     };
     let entry = emitter.run(options)?;
     let steps = std::mem::take(&mut cx.steps);
@@ -81,6 +82,21 @@ struct Emitter<'a> {
     function: &'a Function,
     schedule: &'a Schedule,
     names: BTreeSet<Arc<str>>,
+    /// Shards that are known, where all of a tensor lie at its address.
+    shards: HashMap<ShardsKey<'a>, Vec<Shard>>,
+}
+
+/// What shards depend on beside their address: layout, strides, shape of the tensor, and whether all
+/// replicas are meant.
+type ShardsKey<'a> = (&'a Layout, &'a [i64], Vec<u64>, bool);
+
+/// A shard at another address; `None` beyond 63 bits.
+fn at(shard: &Shard, address: u64) -> Option<Shard> {
+    let mut shard = shard.clone();
+    if let Home::Sram { at, .. } = &mut shard.home {
+        *at = IndexExpr::constant(i64::try_from(address).ok()?);
+    }
+    Some(shard)
 }
 
 impl Emitter<'_> {
@@ -178,20 +194,28 @@ impl Emitter<'_> {
         value: ValueId,
         shape: &[u64],
         once: bool,
-    ) -> Result<Vec<dojoc_ir::program::Shard>, Diagnostics> {
+    ) -> Result<Vec<Shard>, Diagnostics> {
         let layout = &self.function.values[value].layout;
         let storage = self.schedule.storage.get(&value);
         let storage = storage
             .ok_or_else(|| unsupported(&Unsupported::new("a value without memory"), None))?;
-        shards(
-            self.cx,
-            &self.module.tiled.grids,
-            layout,
-            storage,
-            shape,
-            !once,
-        )
-        .map_err(|e| unsupported(&e, None))
+        let key = (layout, &storage.strides[..], shape.to_vec(), !once);
+        if let Some(known) = self.shards.get(&key) {
+            let moved: Option<Vec<Shard>> = known.iter().map(|s| at(s, storage.address)).collect();
+            return moved.ok_or_else(|| unsupported(&Unsupported::overflow(), None));
+        }
+        let grids = &self.module.tiled.grids;
+        let made = shards(self.cx, grids, layout, storage, shape, !once);
+        let made = made.map_err(|e| unsupported(&e, None))?;
+        let first = i64::try_from(storage.address).ok();
+        let in_one_place = made.iter().all(|shard| match &shard.home {
+            Home::Sram { at, .. } => at.as_constant() == first,
+            Home::Dram { .. } => false,
+        });
+        if in_one_place {
+            self.shards.insert(key, made.clone());
+        }
+        Ok(made)
     }
 
     /// Weights and states, in each layout that they have.

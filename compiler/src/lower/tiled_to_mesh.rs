@@ -1,6 +1,6 @@
 //! TILED to MESH: places, flows, addresses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -151,6 +151,13 @@ fn schedule(
     Ok(schedule)
 }
 
+/// The phase that a statement is in.
+fn phase_of(phases: &[Range<usize>], at: usize) -> Range<usize> {
+    let next = phases.partition_point(|phase| phase.end <= at);
+    let phase = phases.get(next).filter(|phase| phase.contains(&at));
+    phase.cloned().unwrap_or(at..at + 1)
+}
+
 /// Where values lie, without addresses: bytes, strides, lives.
 fn storage(
     module: &Module,
@@ -194,13 +201,7 @@ fn storage(
         };
     }
     let ranges = phases(body);
-    let phase_of = |at: usize| {
-        ranges
-            .iter()
-            .find(|r| r.contains(&at))
-            .cloned()
-            .unwrap_or(at..at + 1)
-    };
+    let phase_of = |at: usize| phase_of(&ranges, at);
     let mut uses: Vec<(ValueId, usize)> = vec![];
     for (at, stmt) in body.stmts.iter().enumerate() {
         let phase = phase_of(at);
@@ -256,7 +257,7 @@ fn storage(
 /// What borders of windows hold, as the steps that read them need it.
 fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnostics> {
     let body = &function.bodies[function.body()];
-    let resharded: Vec<ValueId> = (body.stmts.iter())
+    let resharded: BTreeSet<ValueId> = (body.stmts.iter())
         .filter_map(|stmt| match stmt {
             Stmt::Reshard(reshard) => Some(reshard.output),
             _ => None,
@@ -321,14 +322,9 @@ fn assign(
         })
         .collect();
     for (at, bytes) in needs {
-        let live = ranges
-            .iter()
-            .find(|r| r.contains(at))
-            .cloned()
-            .unwrap_or(*at..*at + 1);
         items.push(Item {
             bytes: *bytes,
-            live,
+            live: phase_of(&ranges, *at),
         });
     }
     let (addresses, high) = allocate(&items);

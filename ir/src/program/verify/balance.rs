@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::super::{
-    Entry, EntryId, FamilyId, IndexEnv, Place, Program, SegmentId, Step, Stmt, Var,
+    Entry, EntryId, FamilyId, IndexEnv, IndexExpr, Place, Program, RegionId, SegmentId, Step, Stmt,
+    Var,
 };
 use super::channels::{Channels, Positions};
 use super::rows::advance;
@@ -209,6 +210,9 @@ struct Ends {
 /// Sequence numbers of what a core does in a call, by end and port.
 type Class = Rc<Vec<(End, usize, u32)>>;
 
+/// What a call adds to the ends of a family: whether to those of senders, which, and what.
+type Added = Rc<Vec<(bool, usize, u32)>>;
+
 struct Run<'c, 'p> {
     cx: &'c mut Context<'p>,
     positions: &'c mut Positions,
@@ -221,6 +225,8 @@ struct Run<'c, 'p> {
     /// Ports of a sender and of a receiver.
     ports: (usize, usize),
     classes: HashMap<(SegmentId, Vec<i64>), Option<Class>>,
+    /// What calls outside of repeats add, by the entries of their rows that matter.
+    calls: HashMap<(SegmentId, RegionId, Vec<&'p IndexExpr>), Added>,
 }
 
 /// Compares all channels of a family over an entry; false if something was wrong.
@@ -256,6 +262,7 @@ fn one<'p>(
         table: Table::new(),
         ports,
         classes: HashMap::new(),
+        calls: HashMap::new(),
     };
     let mut ends = run.no_ends();
     let steps = program.entries[entry].steps.len();
@@ -265,7 +272,7 @@ fn one<'p>(
     run.compare(&ends)
 }
 
-impl Run<'_, '_> {
+impl<'p> Run<'_, 'p> {
     fn no_ends(&self) -> Ends {
         Ends {
             sent: vec![0; self.channels.outgoing.len() * self.ports.0],
@@ -366,15 +373,51 @@ impl Run<'_, '_> {
         else {
             return Some(());
         };
+        let params = self.uses.segments[segment].params.iter();
+        let relevant = params.map(|param| &row[usize::from(*param)]).collect();
+        // Calls of equal layers add the same.
+        let key = (*segment, *on, relevant);
+        let known = self.calls.get(&key).filter(|_| counters.is_empty());
+        let added = match known.cloned() {
+            Some(known) => known,
+            None => {
+                let added = Rc::new(self.added(at, (*segment, *on), row, counters)?);
+                if counters.is_empty() {
+                    self.calls.insert(key, added.clone());
+                }
+                added
+            }
+        };
+        for (sent, slot, seq) in added.iter() {
+            let list = if *sent {
+                &mut ends.sent
+            } else {
+                &mut ends.received
+            };
+            list[*slot] = self.table.join(list[*slot], *seq);
+        }
+        Some(())
+    }
+
+    /// What a call adds to the ends; `None` if something is wrong, which is reported.
+    fn added(
+        &mut self,
+        at: usize,
+        (segment, on): (SegmentId, RegionId),
+        row: &'p [IndexExpr],
+        counters: &[i64],
+    ) -> Option<Vec<(bool, usize, u32)>> {
+        let program = self.cx.program;
+        let mut added = Vec::new();
         let place = Place::Step(self.entry, at as u32);
-        let region = &program.regions[*on];
+        let region = &program.regions[on];
         if !self.cx.spend(region.len(), place) {
             return None;
         }
         let family = &program.families[self.family];
-        let senders = self.positions.of(self.cx, *on, family.from);
-        let receivers = self.positions.of(self.cx, *on, family.to);
-        let params = &self.uses.segments[segment].params;
+        let senders = self.positions.of(self.cx, on, family.from);
+        let receivers = self.positions.of(self.cx, on, family.to);
+        let params = &self.uses.segments[&segment].params;
         let mut values = vec![0; params.len()];
         let mut class = None;
         let varies: Vec<bool> = params
@@ -390,30 +433,21 @@ impl Run<'_, '_> {
                 }
                 let Some(value) = row[usize::from(*param)].eval(&env, &program.tables) else {
                     // Said where rows are enumerated.
-                    self.cx.rows_of(*segment, &[*param]);
+                    self.cx.rows_of(segment, &[*param]);
                     return None;
                 };
                 changed |= values[slot] != value;
                 values[slot] = value;
             }
             if changed {
-                class = Some(self.class(*segment, params, &values, place)?);
+                class = Some(self.class(segment, params, &values, place)?);
             }
             let Some(class) = &class else { continue };
             for (end, port, seq) in class.iter() {
-                let (position, ports, masks, list) = match end {
-                    End::Send => (
-                        senders[index],
-                        self.ports.0,
-                        &self.channels.outgoing,
-                        &mut ends.sent,
-                    ),
-                    _ => (
-                        receivers[index],
-                        self.ports.1,
-                        &self.channels.incoming,
-                        &mut ends.received,
-                    ),
+                let sends = matches!(end, End::Send);
+                let (position, ports, masks) = match sends {
+                    true => (senders[index], self.ports.0, &self.channels.outgoing),
+                    false => (receivers[index], self.ports.1, &self.channels.incoming),
                 };
                 let mask = masks.get(position as usize).copied().unwrap_or(0);
                 if mask >> port & 1 == 0 {
@@ -421,7 +455,7 @@ impl Run<'_, '_> {
                         End::Send => ("sends on", "outgoing"),
                         _ => ("receives from", "incoming"),
                     };
-                    let name = &program.segments[*segment].name;
+                    let name = &program.segments[segment].name;
                     let message = format!(
                         "core {} runs segment @{name}, which {verb} @{} at port {port}, but has no \
                          {noun} channel there",
@@ -432,11 +466,10 @@ impl Run<'_, '_> {
                         .report(Violation::new(codes::BAD_CHANNEL, place, message));
                     return None;
                 }
-                let slot = &mut list[position as usize * ports + port];
-                *slot = self.table.join(*slot, *seq);
+                added.push((sends, position as usize * ports + port, *seq));
             }
         }
-        Some(())
+        Some(added)
     }
 
     /// What cores with these values of the parameters that matter do.

@@ -11,7 +11,7 @@
 //! - reshards keep the value, views keep the blocks, loops carry fixed types and layouts;
 //! - what is pending is combined before it is used; outputs are whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::parse::SourceMap;
 use super::print::{step_line, stmt_line};
@@ -128,6 +128,7 @@ pub fn verify(module: &Module) -> Vec<Violation> {
     let mut v = Verifier {
         module,
         violations: vec![],
+        sound: HashSet::new(),
     };
     v.declarations();
     // The rest asks grids for their cores.
@@ -152,6 +153,7 @@ pub fn verify_on(module: &Module, machine: &Machine) -> Vec<Violation> {
     let mut v = Verifier {
         module,
         violations: verify(module),
+        sound: HashSet::new(),
     };
     for (id, grid) in module.grids.iter() {
         let size = |level: AxisLevel| -> u128 {
@@ -182,6 +184,8 @@ pub fn verify_on(module: &Module, machine: &Machine) -> Vec<Violation> {
 struct Verifier<'a> {
     module: &'a Module,
     violations: Vec<Violation>,
+    /// Steps without violations: those of equal layers are checked once.
+    sound: HashSet<step::Key<'a>>,
 }
 
 impl<'a> Verifier<'a> {
@@ -333,7 +337,7 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn function(&mut self, id: FuncId, function: &Function) {
+    fn function(&mut self, id: FuncId, function: &'a Function) {
         let before = self.violations.len();
         let places = places(id, function);
         for (value, data) in function.values.iter() {
@@ -418,7 +422,7 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn body(&mut self, id: FuncId, function: &Function, body: BodyId, depth: usize) {
+    fn body(&mut self, id: FuncId, function: &'a Function, body: BodyId, depth: usize) {
         let data = &function.bodies[body];
         let mut defined: BTreeSet<ValueId> = data.params.iter().copied().collect();
         for (position, stmt) in data.stmts.iter().enumerate() {

@@ -8,16 +8,57 @@ use super::{Entity, Verifier};
 use crate::access::block::{clip, operand_box, show};
 use crate::access::{DimKind, Kernel};
 use crate::codes;
+use crate::ops::Op;
 use crate::tiled::eval::part_of;
 use crate::tiled::print::format_layout;
 use crate::tiled::spread::signed;
 use crate::tiled::step::{Coalesced, StepRule, block, coalesced, result_layout};
-use crate::tiled::{Function, Grid, Group, Layout, Step, ValueId};
+use crate::tiled::{Function, Grid, GridId, Group, Layout, LoopSplit, Step, Temporal, ValueId};
 use crate::types::Type;
 
-impl Verifier<'_> {
+/// All that the rules of a step look at: the op, its loops, how they are split in space and time, the
+/// grid, and types and layouts of operands and results.
+pub(super) type Key<'a> = (
+    &'a Op,
+    &'a [Range<usize>],
+    &'a [LoopSplit],
+    &'a [Temporal],
+    GridId,
+    [Vec<(&'a Type, &'a Layout)>; 2],
+);
+
+impl<'a> Verifier<'a> {
     /// A step of a group.
-    pub(super) fn step(&mut self, entity: Entity, function: &Function, group: &Group, step: &Step) {
+    pub(super) fn step(
+        &mut self,
+        entity: Entity,
+        function: &'a Function,
+        group: &Group,
+        step: &'a Step,
+    ) {
+        let of = |values: &[ValueId]| -> Vec<(&'a Type, &'a Layout)> {
+            let value = |v: &ValueId| (&function.values[*v].ty, &function.values[*v].layout);
+            values.iter().map(value).collect()
+        };
+        let key = (
+            &step.op,
+            &step.loops[..],
+            &step.split[..],
+            &step.temporal[..],
+            group.grid,
+            [of(&step.args), of(&step.results)],
+        );
+        if self.sound.contains(&key) {
+            return;
+        }
+        let before = self.violations.len();
+        self.check(entity, function, group, step);
+        if self.violations.len() == before {
+            self.sound.insert(key);
+        }
+    }
+
+    fn check(&mut self, entity: Entity, function: &Function, group: &Group, step: &Step) {
         let types = |values: &[ValueId]| -> Vec<Type> {
             let ty = |v: &ValueId| function.values[*v].ty.clone();
             values.iter().map(ty).collect()
