@@ -1,6 +1,7 @@
 //! What of a core's SRAM is defined from call to call of an entry.
 
 use super::intervals::Intervals;
+use super::ranges::Ranges;
 use super::relocate::Relocation;
 use super::shadow::{After, Need};
 use crate::program::{SegmentId, TensorId};
@@ -16,15 +17,6 @@ pub(super) struct Who {
     pub(super) summary: u32,
     /// The distance from the bytes of the summary to those of the call.
     pub(super) shift: i64,
-}
-
-/// What some bytes hold between calls. Bytes of which nothing is known were never written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Status {
-    /// Something that may be read.
-    Defined,
-    /// What a buffer left that is not kept.
-    Gone(Who),
 }
 
 /// The bytes of tensors that outlive a run.
@@ -59,14 +51,35 @@ pub(super) struct Damage {
 /// The SRAM of a core between calls.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Memory {
-    status: Intervals<Status>,
+    /// Bytes that may be read.
+    defined: Ranges,
     lasting: Intervals<Lasting>,
+    /// Who destroyed bytes, if that is asked for: most programs have no bytes that anyone misses.
+    gone: Option<Intervals<Who>>,
 }
 
 impl Memory {
-    /// Bytes that the host writes before the entry starts.
+    /// An empty one; with `culprits` it knows who destroyed bytes.
+    pub(super) fn new(culprits: bool) -> Self {
+        Self {
+            gone: culprits.then(Intervals::default),
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that may be read from now on.
     pub(super) fn define(&mut self, low: i64, high: i64) {
-        self.status.put(low, high, Status::Defined);
+        self.defined.insert(low, high);
+        if let Some(gone) = &mut self.gone {
+            gone.remove(low, high);
+        }
+    }
+
+    fn destroy(&mut self, low: i64, high: i64, by: Who) {
+        self.defined.remove(low, high);
+        if let Some(gone) = &mut self.gone {
+            gone.put(low, high, by);
+        }
     }
 
     /// Bytes of a weight or state.
@@ -77,23 +90,14 @@ impl Memory {
 
     /// The first bytes of `low..high` that are not defined.
     pub(super) fn gap(&self, low: i64, high: i64) -> Option<Gap> {
-        let mut at = low;
-        for (start, end, status) in self.status.within(low, high) {
-            if start > at {
-                let bytes = (at, start);
-                return Some(Gap { bytes, by: None });
-            }
-            if let Status::Gone(who) = status {
-                let bytes = (start, end);
-                return Some(Gap {
-                    bytes,
-                    by: Some(*who),
-                });
-            }
-            at = end;
-        }
-        let bytes = (at, high);
-        (at < high).then_some(Gap { bytes, by: None })
+        let (low, high) = self.defined.gap(low, high)?;
+        let mut gone = self.gone.iter().flat_map(|gone| gone.within(low, high));
+        let (bytes, by) = match gone.next() {
+            Some((start, end, who)) if start == low => ((low, end), Some(*who)),
+            Some((start, ..)) => ((low, start), None),
+            None => ((low, high), None),
+        };
+        Some(Gap { bytes, by })
     }
 
     /// The first gap in what a call reads, with the read.
@@ -129,8 +133,8 @@ impl Memory {
             }
             match after {
                 After::Unchanged | After::Either => {}
-                After::Defined => self.status.put(low, high, Status::Defined),
-                After::Destroyed => self.status.put(low, high, Status::Gone(by)),
+                After::Defined => self.define(low, high),
+                After::Destroyed => self.destroy(low, high, by),
             }
         }
         damage

@@ -34,6 +34,7 @@ mod memory;
 mod order;
 #[cfg(test)]
 mod random;
+mod ranges;
 mod relocate;
 mod report;
 mod runs;
@@ -131,8 +132,22 @@ struct Walk<'e> {
     class: Class,
     dims: &'e [i64],
     memory: Memory,
+    /// Whether the memory knows who destroyed bytes.
+    culprits: bool,
+    /// Indices of the core in regions.
+    indices: BTreeMap<RegionId, Option<u64>>,
+}
+
+/// How a walk goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flow {
+    Next,
     /// A call does not end, which is reported; nothing is known of what follows.
-    stuck: bool,
+    Stuck,
+    /// Something is wrong, which another walk has to explain.
+    Again,
+    /// The budget is used up, which is reported.
+    Stop,
 }
 
 impl<'p> Check<'p> {
@@ -252,17 +267,23 @@ impl<'p> Check<'p> {
             return false;
         };
         for class in classes {
-            let mut walk = Walk {
-                id,
-                entry,
-                calls: &calls,
-                class,
-                dims,
-                memory: Memory::default(),
-                stuck: false,
-            };
-            if !self.walk(&mut walk) {
-                return false;
+            // The walk that knows who destroyed which bytes takes longer: only where it matters.
+            for culprits in [false, true] {
+                let mut walk = Walk {
+                    id,
+                    entry,
+                    calls: &calls,
+                    class,
+                    dims,
+                    memory: Memory::new(culprits),
+                    culprits,
+                    indices: BTreeMap::new(),
+                };
+                match self.walk(&mut walk) {
+                    Flow::Stop => return false,
+                    Flow::Again => {}
+                    Flow::Next | Flow::Stuck => break,
+                }
             }
         }
         true
@@ -346,11 +367,11 @@ impl<'p> Check<'p> {
         Some(classes)
     }
 
-    /// Follows one core through the schedule; false if the budget is used up.
-    fn walk(&mut self, walk: &mut Walk<'_>) -> bool {
+    /// Follows one core through the schedule.
+    fn walk(&mut self, walk: &mut Walk<'_>) -> Flow {
         let steps = &walk.entry.steps;
         if !self.spend(self.program.tensors.len() as u64, walk.id) {
-            return false;
+            return Flow::Stop;
         }
         self.start(walk);
         let mut open: Vec<Frame> = Vec::new();
@@ -380,7 +401,7 @@ impl<'p> Check<'p> {
                 break;
             };
             if !self.spend(1, walk.id) {
-                return false;
+                return Flow::Stop;
             }
             let at = pc as u32;
             pc += 1;
@@ -401,20 +422,20 @@ impl<'p> Check<'p> {
                     counters.push(0);
                 }
                 Step::Call { segment, on, .. } => {
-                    if !self.call(walk, at, (*segment, *on), &counters) {
-                        return false;
-                    }
-                    if walk.stuck {
-                        return true;
+                    let flow = self.call(walk, at, (*segment, *on), &counters);
+                    if flow != Flow::Next {
+                        return flow;
                     }
                 }
                 Step::Probe(tensor) => {
-                    self.defined(walk, *tensor, Place::Step(walk.id, at), "here");
+                    let flow = self.defined(walk, *tensor, Place::Step(walk.id, at), "here");
+                    if flow != Flow::Next {
+                        return flow;
+                    }
                 }
             }
         }
-        self.finish(walk);
-        true
+        self.finish(walk)
     }
 
     /// Whether calls of a body differ from one repetition at this depth to the next.
@@ -453,15 +474,19 @@ impl<'p> Check<'p> {
     }
 
     /// Checks what outlives the run and what the host reads.
-    fn finish(&mut self, walk: &Walk<'_>) {
+    fn finish(&mut self, walk: &Walk<'_>) -> Flow {
         let states = self.program.tensors.iter();
         let states = states.filter(|(_, tensor)| matches!(tensor.kind, TensorKind::State(_)));
         let states: Vec<TensorId> = states.map(|(id, _)| id).collect();
         for tensor in walk.entry.outputs.iter().copied().chain(states) {
             let name = &walk.entry.name;
             let when = format!("at the end of entry @{name}");
-            self.defined(walk, tensor, Place::Tensor(tensor), &when);
+            let flow = self.defined(walk, tensor, Place::Tensor(tensor), &when);
+            if flow != Flow::Next {
+                return flow;
+            }
         }
+        Flow::Next
     }
 
     /// The bytes of a tensor on the core.
@@ -499,12 +524,15 @@ impl<'p> Check<'p> {
     }
 
     /// Reports bytes of a tensor that are not defined.
-    fn defined(&mut self, walk: &Walk<'_>, tensor: TensorId, place: Place, when: &str) {
+    fn defined(&mut self, walk: &Walk<'_>, tensor: TensorId, place: Place, when: &str) -> Flow {
         let bytes = self.bytes(walk, tensor);
         let gap = bytes.iter().find_map(|run| walk.memory.gap(run.0, run.1));
         let Some(gap) = gap else {
-            return;
+            return Flow::Next;
         };
+        if !walk.culprits {
+            return Flow::Again;
+        }
         let message = format!(
             "bytes {}..{} of SRAM, which hold a part of @{}, are not defined {when} on core {}",
             gap.bytes.0,
@@ -515,6 +543,7 @@ impl<'p> Check<'p> {
         let violation = Violation::new(codes::UNINITIALISED, place, message);
         let violation = self.with_cause(walk, violation, gap);
         self.report(None, violation);
+        Flow::Next
     }
 
     /// The statement of a call that was the last to write the first of these bytes.
@@ -546,27 +575,29 @@ impl<'p> Check<'p> {
             .help("give that buffer the role `out` or `inout`, or another address")
     }
 
-    /// A call on the core, if it takes part; false if the budget is used up.
+    /// A call on the core, if it takes part.
     fn call(
         &mut self,
         walk: &mut Walk<'_>,
         step: u32,
         (segment, on): (SegmentId, RegionId),
         counters: &[i64],
-    ) -> bool {
+    ) -> Flow {
         let program = self.program;
         let core = walk.class.core;
-        let Some(index) = program.regions[on].position(core) else {
-            return true;
+        let index = walk.indices.entry(on);
+        let index = *index.or_insert_with(|| program.regions[on].position(core));
+        let Some(index) = index else {
+            return Flow::Next;
         };
         // Rows without value are reported with the schedule.
         let Some(Some(row)) = walk.calls.get(step as usize) else {
-            return true;
+            return Flow::Next;
         };
         let (number, there) = match &row.resolved {
             Some(call) => match self.summaries.on_core(call, index) {
                 Some((number, there)) => (number, there.clone()),
-                None => return true,
+                None => return Flow::Next,
             },
             None => {
                 let facts = self.facts(segment);
@@ -574,7 +605,7 @@ impl<'p> Check<'p> {
                 let columns = row.columns.iter();
                 let values = columns.map(|column| self.columns.value(*column, program, &env));
                 let Some((key, there)) = key(segment, &facts, values, walk.dims) else {
-                    return true;
+                    return Flow::Next;
                 };
                 (self.summaries.number(key), there)
             }
@@ -584,14 +615,20 @@ impl<'p> Check<'p> {
             None => self.summary(number, &there, core, walk.dims),
         };
         if !summary.ends {
-            walk.stuck = true;
-            return self.budget > 0;
+            return if self.budget > 0 {
+                Flow::Stuck
+            } else {
+                Flow::Stop
+            };
         }
         let cost = summary.needs.len() + summary.left.len();
         if !self.spend(cost as u64, walk.id) {
-            return false;
+            return Flow::Stop;
         }
         if let Some((gap, need)) = walk.memory.missing(&summary.needs, &there) {
+            if !walk.culprits {
+                return Flow::Again;
+            }
             self.missing(walk, segment, step, gap, need);
         }
         let who = Who {
@@ -601,9 +638,12 @@ impl<'p> Check<'p> {
             shift: 0,
         };
         if let Some(damage) = walk.memory.apply(&summary.left, &there, who) {
+            if !walk.culprits {
+                return Flow::Again;
+            }
             self.damaged(walk, damage);
         }
-        true
+        Flow::Next
     }
 
     /// A summary that nothing has asked for yet, whose problems are reported.
