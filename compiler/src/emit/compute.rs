@@ -12,8 +12,8 @@ use dojoc_ir::mesh::Schedule;
 use dojoc_ir::ops::Op;
 use dojoc_ir::program::{Affine, BufferId, BufferRole, LocId};
 use dojoc_ir::tiled::{
-    Body, Coalesced, Function, Grid, GridId, Group, Layout, LoopSplit, Module, Step, StepRule,
-    Stmt, Temporal, ValueId, block, coalesced,
+    Body, Coalesced, Function, Grid, GridId, Layout, LoopSplit, Module, Step, StepRule, Stmt,
+    Temporal, ValueId, block, coalesced,
 };
 use dojoc_ir::types::Type;
 
@@ -106,7 +106,7 @@ impl Params {
 }
 
 /// Emits a phase: the statements `stmts` of the body, which are groups on one grid and views. The
-/// values `kept` can be read after it like those that later phases use.
+/// values `kept` can be read after it like those that later phases use, of which `last` is the list.
 ///
 /// # Errors
 /// The first step that there are no instructions for.
@@ -116,7 +116,7 @@ pub fn phase(
     function: &Function,
     schedule: &Schedule,
     stmts: Range<usize>,
-    kept: &[ValueId],
+    (kept, last): (&[ValueId], &LastUses),
 ) -> Result<Phase, Refused> {
     let body = &function.bodies[function.body()];
     let groups = || {
@@ -133,7 +133,16 @@ pub fn phase(
     let loc = first
         .and_then(|step| step.loc.as_ref())
         .map(|loc| cx.loc(loc));
-    let uses = Uses::of(body, groups(), &stmts, kept);
+    let root_of = |value: &ValueId| {
+        let storage = schedule.storage.get(value);
+        storage.and_then(|s| s.alias).unwrap_or(*value)
+    };
+    let uses = Uses {
+        made: steps.iter().flat_map(|s| s.results.clone()).collect(),
+        last,
+        end: stmts.end,
+        kept: kept.iter().flat_map(|v| [*v, root_of(v)]).collect(),
+    };
     let (key, values) = key(function, schedule, grid_id, &steps, &uses);
     if let Some(code) = cx.phases.get(&key) {
         let code = code.clone();
@@ -174,7 +183,7 @@ fn key(
     schedule: &Schedule,
     grid: GridId,
     steps: &[&Step],
-    uses: &Uses,
+    uses: &Uses<'_>,
 ) -> (PhaseKey, Vec<ValueId>) {
     let mut numbers: BTreeMap<ValueId, usize> = BTreeMap::new();
     let mut values: Vec<ValueId> = vec![];
@@ -252,50 +261,63 @@ impl Phase {
     }
 }
 
-/// Which values a phase makes, and which of them are used elsewhere.
-struct Uses {
-    made: Vec<ValueId>,
-    outside: Vec<ValueId>,
+/// Where values of a body are used last.
+#[derive(Debug)]
+pub struct LastUses {
+    /// By value that is no view: the number of statements up to the last one that uses it, or a view
+    /// of it.
+    ends: BTreeMap<ValueId, usize>,
 }
 
-impl Uses {
-    fn of<'a>(
-        body: &Body,
-        groups: impl Iterator<Item = &'a Group>,
-        stmts: &Range<usize>,
-        kept: &[ValueId],
-    ) -> Self {
-        let made = groups
-            .flat_map(|g| &g.steps)
-            .flat_map(|s| s.results.iter().copied())
-            .collect();
-        let mut outside = [&body.results[..], kept].concat();
-        // A view is made here and used elsewhere under its own name, so look at all its uses.
+impl LastUses {
+    /// Reads a body.
+    pub fn of(body: &Body) -> Self {
         let mut views: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+        let mut ends: BTreeMap<ValueId, usize> = BTreeMap::new();
         for (at, stmt) in body.stmts.iter().enumerate() {
+            let root = |value: &ValueId| views.get(value).copied().unwrap_or(*value);
             match stmt {
                 Stmt::View { input, output, .. } => {
-                    let root = views.get(input).copied().unwrap_or(*input);
+                    let root = root(input);
                     views.insert(*output, root);
                 }
-                Stmt::Reshard(reshard) => outside.push(reshard.input),
-                Stmt::Group(group) if !stmts.contains(&at) => {
-                    outside.extend(group.steps.iter().flat_map(|s| s.args.iter().copied()));
+                Stmt::Reshard(reshard) => {
+                    ends.insert(root(&reshard.input), at + 1);
                 }
-                Stmt::Group(_) => {}
-                Stmt::Repeat(repeat) => outside.extend(repeat.inits.iter().copied()),
+                Stmt::Group(group) => {
+                    let args = group.steps.iter().flat_map(|s| &s.args);
+                    ends.extend(args.map(|value| (root(value), at + 1)));
+                }
+                Stmt::Repeat(repeat) => {
+                    ends.extend(repeat.inits.iter().map(|value| (root(value), at + 1)));
+                }
             }
         }
-        let roots: Vec<ValueId> = outside
-            .iter()
-            .filter_map(|v| views.get(v).copied())
-            .collect();
-        outside.extend(roots);
-        Self { made, outside }
+        for value in &body.results {
+            let root = views.get(value).copied().unwrap_or(*value);
+            ends.insert(root, usize::MAX);
+        }
+        Self { ends }
     }
+}
 
+/// Which values a phase makes, and which of them are used elsewhere.
+struct Uses<'a> {
+    made: Vec<ValueId>,
+    last: &'a LastUses,
+    /// The statement behind the phase.
+    end: usize,
+    /// Values that are read after it in any case, and the values that these are views of.
+    kept: Vec<ValueId>,
+}
+
+impl Uses<'_> {
     fn role(&self, root: ValueId) -> BufferRole {
-        match (self.made.contains(&root), self.outside.contains(&root)) {
+        let later = self.last.ends.get(&root).is_some_and(|at| *at > self.end);
+        match (
+            self.made.contains(&root),
+            later || self.kept.contains(&root),
+        ) {
             (false, _) => BufferRole::In,
             (true, true) => BufferRole::Out,
             (true, false) => BufferRole::Scratch,
@@ -308,7 +330,7 @@ struct Emitter<'a> {
     function: &'a Function,
     schedule: &'a Schedule,
     grid: &'a Grid,
-    uses: Uses,
+    uses: Uses<'a>,
     seg: SegmentBuilder,
     params: Params,
     buffers: BTreeMap<ValueId, BufferId>,

@@ -12,7 +12,7 @@ use dojoc_ir::tiled::{Function, Layout, Stmt, Value, ValueDef, ValueId};
 
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;
-use crate::emit::compute::phase;
+use crate::emit::compute::{LastUses, phase};
 use crate::emit::exchange::{Side, emit_exchange};
 use crate::emit::program::ProgramBuilder;
 use crate::emit::shards::shards;
@@ -68,6 +68,7 @@ pub fn mesh_to_program(
         function,
         schedule,
         names: BTreeSet::from([function.name.clone()]),
+        last_uses: LastUses::of(&function.bodies[function.body()]),
         shards: HashMap::new(),
     };
     let entry = emitter.run(options)?;
@@ -82,6 +83,7 @@ struct Emitter<'a> {
     function: &'a Function,
     schedule: &'a Schedule,
     names: BTreeSet<Arc<str>>,
+    last_uses: LastUses,
     /// Shards that are known, where all of a tensor lie at its address.
     shards: HashMap<ShardsKey<'a>, Vec<Shard>>,
 }
@@ -257,20 +259,11 @@ impl Emitter<'_> {
         kept: &[ValueId],
     ) -> Result<(), Diagnostics> {
         let body = &self.function.bodies[self.function.body()];
-        let scratch = self
-            .schedule
-            .scratch
-            .iter()
-            .find(|(at, ..)| *at == range.start);
-        let scratch = scratch.map_or(0, |(_, address, _)| *address);
+        let scratch = self.schedule.scratch_of(range.start);
+        let scratch = scratch.map_or(0, |(address, _)| address);
         match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
-                let exchange = self
-                    .schedule
-                    .exchanges
-                    .iter()
-                    .find(|(at, _)| *at == range.start);
-                let Some((_, exchange)) = exchange else {
+                let Some(exchange) = self.schedule.exchange(range.start) else {
                     return Ok(());
                 };
                 let schedule = self.schedule;
@@ -287,7 +280,8 @@ impl Emitter<'_> {
             }
             _ => {
                 let tiled = &self.module.tiled;
-                let code = phase(self.cx, tiled, self.function, self.schedule, range, kept);
+                let uses = (kept, &self.last_uses);
+                let code = phase(self.cx, tiled, self.function, self.schedule, range, uses);
                 let code = code.map_err(|e| refused(&e))?;
                 code.call(self.cx, self.schedule, scratch)
                     .map_err(|e| unsupported(&e, None))

@@ -17,7 +17,7 @@ use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::{NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, tile};
+use crate::tile::{NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler};
 use tiled_to_mesh::{Check, Failure, tiled_to_mesh};
 
 /// A model at every level below GRAPH.
@@ -121,9 +121,13 @@ fn place(
     options: &LowerOptions,
     seconds: &mut [f64; 3],
 ) -> Result<(Placed, Plan), Diagnostics> {
+    let start = Instant::now();
+    let mut tiler = Tiler::new(module, machine, options.tile.chips)?;
+    seconds[0] += start.elapsed().as_secs_f64();
     let mut best: Option<(u64, usize)> = None;
     for number in 0..ATTEMPTS.len() {
-        match attempt(module, machine, options, (number, Check::Early), seconds) {
+        let check = (number, Check::Early);
+        match attempt(&mut tiler, machine, options, check, seconds) {
             Ok(placed) => return Ok(placed),
             Err(Failure::Full(found)) => {
                 if best.is_none_or(|(bytes, _)| found.bytes < bytes) {
@@ -135,7 +139,8 @@ fn place(
     }
     // The attempt that comes closest, now with all that it needs.
     let number = best.map_or(0, |(_, number)| number);
-    match attempt(module, machine, options, (number, Check::Whole), seconds) {
+    let check = (number, Check::Whole);
+    match attempt(&mut tiler, machine, options, check, seconds) {
         Ok(placed) => Ok(placed),
         Err(Failure::Full(full)) => Err(full.report.into()),
         Err(Failure::Found(found)) => Err(found),
@@ -144,7 +149,7 @@ fn place(
 
 /// Tiles and places with the prices of one of [`ATTEMPTS`].
 fn attempt(
-    module: &graph::Module,
+    tiler: &mut Tiler<'_>,
     machine: &Machine,
     options: &LowerOptions,
     (number, check): (usize, Check),
@@ -160,7 +165,7 @@ fn attempt(
     let Tiled {
         module: tiled,
         plan,
-    } = tile(module, machine, &attempt)?;
+    } = tiler.tile(&attempt)?;
     seconds[0] += start.elapsed().as_secs_f64();
     let mut axes = tiled.grids.values().flat_map(|grid| &grid.axes);
     if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {

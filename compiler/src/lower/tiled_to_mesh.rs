@@ -15,7 +15,7 @@ use dojoc_ir::types::DType;
 
 use super::memory::{Full, Memory};
 use super::{phases, refused, unsupported};
-use crate::emit::compute::phase;
+use crate::emit::compute::{LastUses, phase};
 use crate::emit::exchange::{Side, scratch_bytes};
 use crate::emit::kernel;
 use crate::emit::program::ProgramBuilder;
@@ -111,11 +111,11 @@ fn schedule(
     let mut cx = ProgramBuilder::new("", machine, schedule.places.clone(), schedule.route);
     let mut needs: Vec<(usize, u64)> = vec![];
     let mut staged: HashMap<(&Layout, &Layout, DType), u64> = HashMap::new();
+    let last_uses = LastUses::of(body);
     for range in phases(body) {
         let bytes = match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
-                let exchange = schedule.exchanges.iter().find(|(at, _)| *at == range.start);
-                let Some((_, exchange)) = exchange else {
+                let Some(exchange) = schedule.exchange(range.start) else {
                     continue;
                 };
                 let of = |v: ValueId| Side {
@@ -141,7 +141,8 @@ fn schedule(
                 return Err(unsupported(&cause, repeat.loc.as_ref()).into());
             }
             _ => {
-                let phase = phase(&mut cx, module, function, &schedule, range.clone(), &[]);
+                let uses = (&[][..], &last_uses);
+                let phase = phase(&mut cx, module, function, &schedule, range.clone(), uses);
                 phase.map_err(|e| refused(&e))?.scratch_bytes()
             }
         };

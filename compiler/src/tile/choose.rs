@@ -80,10 +80,9 @@ struct Next {
     way: Option<Rc<Way>>,
 }
 
-struct Search<'p> {
-    problem: &'p Problem<'p>,
-    machine: &'p Machine,
-    options: &'p TileOptions,
+/// What the search of a function has found out, whatever the price of weights.
+#[derive(Default)]
+pub(super) struct Memo {
     layouts: Vec<Layout>,
     numbers: HashMap<Layout, LayoutNo>,
     /// By rules, and which operands move.
@@ -95,6 +94,52 @@ struct Search<'p> {
     estimates: HashMap<(LayoutNo, LayoutNo, u64), f64>,
     /// By value: whether it can be had in any layout, see [`is_free`].
     free: Vec<bool>,
+}
+
+impl Memo {
+    fn number(&mut self, layout: &Layout) -> LayoutNo {
+        if let Some(number) = self.numbers.get(layout) {
+            return *number;
+        }
+        let number = self.layouts.len() as LayoutNo;
+        self.layouts.push(layout.clone());
+        self.numbers.insert(layout.clone(), number);
+        number
+    }
+
+    /// The candidates whose results have layouts.
+    fn ways(&mut self, candidates: Vec<Candidate>, grids: &Grids) -> Ways {
+        let way = |candidate: Candidate| {
+            let Candidate {
+                rule, grid, split, ..
+            } = &candidate;
+            let results = (0..rule.rule.results.len())
+                .map(|n| {
+                    let layout = result_layout(&rule.rule, *grid, split, n).ok()?;
+                    Some(self.number(&layout))
+                })
+                .collect::<Option<Vec<LayoutNo>>>()?;
+            let needs = candidate.needs.iter();
+            let needs = needs.map(|need| Need {
+                layout: self.number(need),
+                base: self.number(&traffic::unpadded(need)),
+                elements: traffic::window_elements(need, &grids[need.grid]),
+            });
+            Some(Rc::new(Way {
+                needs: needs.collect(),
+                results,
+                candidate: Rc::new(candidate),
+            }))
+        };
+        candidates.into_iter().filter_map(way).collect()
+    }
+}
+
+struct Search<'p> {
+    problem: &'p Problem<'p>,
+    machine: &'p Machine,
+    options: &'p TileOptions,
+    memo: &'p mut Memo,
 }
 
 /// Whether a value can be had in any layout at the place where it is used.
@@ -134,22 +179,18 @@ fn is_free(problem: &Problem<'_>, value: ValueId) -> bool {
 pub(super) fn choose(
     problem: &Problem<'_>,
     machine: &Machine,
-    grids: &mut Grids,
+    (grids, memo): (&mut Grids, &mut Memo),
     options: &TileOptions,
 ) -> Result<Choice, Diagnostics> {
+    if memo.free.is_empty() {
+        let values = problem.function.values.ids();
+        memo.free = values.map(|value| is_free(problem, value)).collect();
+    }
     let mut search = Search {
         problem,
         machine,
         options,
-        layouts: vec![],
-        numbers: HashMap::new(),
-        own: HashMap::new(),
-        following: HashMap::new(),
-        ways: HashMap::new(),
-        estimates: HashMap::new(),
-        free: (problem.function.values.ids())
-            .map(|value| is_free(problem, value))
-            .collect(),
+        memo,
     };
     let mut states = vec![State {
         cycles: 0.0,
@@ -179,43 +220,6 @@ fn layout_of(live: &Live, value: ValueId) -> Option<LayoutNo> {
 }
 
 impl Search<'_> {
-    fn number(&mut self, layout: &Layout) -> LayoutNo {
-        if let Some(number) = self.numbers.get(layout) {
-            return *number;
-        }
-        let number = self.layouts.len() as LayoutNo;
-        self.layouts.push(layout.clone());
-        self.numbers.insert(layout.clone(), number);
-        number
-    }
-
-    /// The candidates whose results have layouts.
-    fn ways(&mut self, candidates: Vec<Candidate>, grids: &Grids) -> Ways {
-        let way = |candidate: Candidate| {
-            let Candidate {
-                rule, grid, split, ..
-            } = &candidate;
-            let results = (0..rule.rule.results.len())
-                .map(|n| {
-                    let layout = result_layout(&rule.rule, *grid, split, n).ok()?;
-                    Some(self.number(&layout))
-                })
-                .collect::<Option<Vec<LayoutNo>>>()?;
-            let needs = candidate.needs.iter();
-            let needs = needs.map(|need| Need {
-                layout: self.number(need),
-                base: self.number(&traffic::unpadded(need)),
-                elements: traffic::window_elements(need, &grids[need.grid]),
-            });
-            Some(Rc::new(Way {
-                needs: needs.collect(),
-                results,
-                candidate: Rc::new(candidate),
-            }))
-        };
-        candidates.into_iter().filter_map(way).collect()
-    }
-
     /// Adds what can become of a state after one more node.
     fn step(
         &mut self,
@@ -241,7 +245,7 @@ impl Search<'_> {
         let plan = &self.options.plan;
         let pinned = plan.pinned(problem, number, rules, grids, self.machine)?;
         let ways = match pinned {
-            Some(candidate) => self.ways(vec![candidate], grids),
+            Some(candidate) => self.memo.ways(vec![candidate], grids),
             None => self.known(state, rules, &node.args, grids),
         };
         for way in ways.iter() {
@@ -260,16 +264,16 @@ impl Search<'_> {
         let layouts: Vec<Option<LayoutNo>> =
             (args.iter().map(|v| layout_of(&state.live, *v))).collect();
         let key = (rules.id, moves, layouts);
-        if let Some(ways) = self.ways.get(&key) {
+        if let Some(ways) = self.memo.ways.get(&key) {
             return ways.clone();
         }
         let place = (rules.id, key.1.clone());
-        let own = match self.own.get(&place) {
+        let own = match self.memo.own.get(&place) {
             Some(own) => own.clone(),
             None => {
                 let own = candidates::own(rules, &key.1, grids, self.machine);
-                let own = self.ways(own, grids);
-                self.own.insert(place, own.clone());
+                let own = self.memo.ways(own, grids);
+                self.memo.own.insert(place, own.clone());
                 own
             }
         };
@@ -279,13 +283,13 @@ impl Search<'_> {
                 continue;
             };
             let place = (rules.id, operand, layout);
-            let following = match self.following.get(&place) {
+            let following = match self.memo.following.get(&place) {
                 Some(following) => following.clone(),
                 None => {
-                    let layout = &self.layouts[layout as usize];
+                    let layout = &self.memo.layouts[layout as usize];
                     let found = candidates::following(rules, operand, layout, grids, self.machine);
-                    let found = self.ways(found, grids);
-                    self.following.insert(place, found.clone());
+                    let found = self.memo.ways(found, grids);
+                    self.memo.following.insert(place, found.clone());
                     found
                 }
             };
@@ -302,7 +306,7 @@ impl Search<'_> {
             }
         }
         let all: Ways = all.into();
-        self.ways.insert(key, all.clone());
+        self.memo.ways.insert(key, all.clone());
         all
     }
 
@@ -316,7 +320,7 @@ impl Search<'_> {
                 cycles += bytes * self.options.weight_price;
                 continue;
             }
-            if self.free[value.index()] {
+            if self.memo.free[value.index()] {
                 continue;
             }
             // An operand that a node has twice is moved once; an input comes as its first use has it.
@@ -371,7 +375,7 @@ impl Search<'_> {
             (NodeKind::Step(_), Some(way)) => {
                 for (value, need) in node.args.iter().zip(&way.needs) {
                     let has = problem.is_weight(*value)
-                        || self.free[value.index()]
+                        || self.memo.free[value.index()]
                         || layout_of(&state.live, *value).is_some()
                         || given.iter().any(|(v, _)| v == value);
                     if !has {
@@ -403,10 +407,13 @@ impl Search<'_> {
         if have == need {
             return 0.0;
         }
-        if let Some(cycles) = self.estimates.get(&(have, need, width)) {
+        if let Some(cycles) = self.memo.estimates.get(&(have, need, width)) {
             return *cycles;
         }
-        let (from, to) = (&self.layouts[have as usize], &self.layouts[need as usize]);
+        let (from, to) = (
+            &self.memo.layouts[have as usize],
+            &self.memo.layouts[need as usize],
+        );
         let covered = from
             .with_view(&to.view)
             .is_some_and(|l| traffic::covers(&l, to, grids));
@@ -415,7 +422,7 @@ impl Search<'_> {
         } else {
             traffic::estimate(from, to, width, grids, self.machine)
         };
-        self.estimates.insert((have, need, width), cycles);
+        self.memo.estimates.insert((have, need, width), cycles);
         cycles
     }
 
@@ -426,7 +433,7 @@ impl Search<'_> {
         while let Some(past) = at {
             nodes.push(past.candidate.clone());
             for (value, layout) in &past.given {
-                layouts.insert(*value, self.layouts[*layout as usize].clone());
+                layouts.insert(*value, self.memo.layouts[*layout as usize].clone());
             }
             at = past.before.clone();
         }

@@ -74,8 +74,8 @@ impl Grids {
     }
 
     /// All grids.
-    pub fn into_list(self) -> PrimaryMap<GridId, Grid> {
-        self.list
+    pub fn list(&self) -> &PrimaryMap<GridId, Grid> {
+        &self.list
     }
 }
 

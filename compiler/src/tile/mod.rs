@@ -137,25 +137,61 @@ pub fn tile(
     machine: &Machine,
     options: &TileOptions,
 ) -> Result<Tiled, Diagnostics> {
-    let mut grids = grids::Grids::new(machine, options.chips);
-    let mut out = tiled::Module {
-        name: module.name.clone(),
-        machine: machine.name.as_str().into(),
-        weights: module.weights.clone(),
-        states: module.states.clone(),
-        ..tiled::Module::default()
-    };
-    let mut plan = Plan::default();
-    for (_, function) in module.functions.iter() {
-        let problem = problem::Problem::of(function)?;
-        options.plan.check(&problem)?;
-        let choice = choose::choose(&problem, machine, &mut grids, options)?;
-        plan.add(&problem, &choice, &grids);
-        out.functions
-            .push(build::build(&problem, &choice, &mut grids, options)?);
+    Tiler::new(module, machine, options.chips)?.tile(options)
+}
+
+/// Tiles a model again and again, with other prices: what does not depend on them is found once.
+pub struct Tiler<'m> {
+    module: &'m graph::Module,
+    machine: &'m Machine,
+    grids: grids::Grids,
+    functions: Vec<(problem::Problem<'m>, choose::Memo)>,
+}
+
+impl<'m> Tiler<'m> {
+    /// Reads the rules of a model, for at most so many chips.
+    ///
+    /// # Errors
+    /// Ops that cannot be tiled, all together; extents that are not constants.
+    pub fn new(
+        module: &'m graph::Module,
+        machine: &'m Machine,
+        chips: Option<u64>,
+    ) -> Result<Self, Diagnostics> {
+        let functions = module.functions.values();
+        let functions = functions.map(|f| Ok((problem::Problem::of(f)?, choose::Memo::default())));
+        Ok(Self {
+            module,
+            machine,
+            grids: grids::Grids::new(machine, chips),
+            functions: functions.collect::<Result<_, Diagnostics>>()?,
+        })
     }
-    keep_used(&mut out, &grids.into_list());
-    Ok(Tiled { module: out, plan })
+
+    /// As [`tile`], for the chips that [`Tiler::new`] was told.
+    ///
+    /// # Errors
+    /// Pinned decisions that do not fit.
+    pub fn tile(&mut self, options: &TileOptions) -> Result<Tiled, Diagnostics> {
+        let mut out = tiled::Module {
+            name: self.module.name.clone(),
+            machine: self.machine.name.as_str().into(),
+            weights: self.module.weights.clone(),
+            states: self.module.states.clone(),
+            ..tiled::Module::default()
+        };
+        let mut plan = Plan::default();
+        let grids = &mut self.grids;
+        for (problem, memo) in &mut self.functions {
+            options.plan.check(problem)?;
+            let choice = choose::choose(problem, self.machine, (grids, memo), options)?;
+            plan.add(problem, &choice, grids);
+            let function = build::build(problem, &choice, grids, options)?;
+            out.functions.push(function);
+        }
+        keep_used(&mut out, grids.list());
+        Ok(Tiled { module: out, plan })
+    }
 }
 
 /// Gives a module those grids that its values and groups are on; the search has tried many more.

@@ -372,9 +372,9 @@ impl<'a> Run<'a, '_> {
     fn reshard(&mut self, at: usize, reshard: &Reshard) -> Outcome<Vec<ValueId>> {
         let schedule = self.schedule;
         self.fill(reshard.output)?;
-        let exchange = schedule.exchanges.iter().find(|(stmt, _)| *stmt == at);
-        for flows in exchange.map_or(&[][..], |(_, exchange)| &exchange.stages) {
-            let view = exchange.map_or(&[][..], |(_, exchange)| &exchange.view);
+        let exchange = schedule.exchange(at);
+        for flows in exchange.map_or(&[][..], |exchange| &exchange.stages) {
+            let view = exchange.map_or(&[][..], |exchange| &exchange.view);
             // All messages of a stage leave before any arrives.
             let messages = flows.iter().map(|flow| self.message(reshard, flow, view));
             let messages = messages.collect::<Outcome<Vec<_>>>()?;

@@ -138,6 +138,20 @@ pub enum Entity {
 }
 
 impl Schedule {
+    /// The transfers of the reshard that a statement is.
+    pub fn exchange(&self, stmt: usize) -> Option<&Arc<Exchange>> {
+        let mut exchanges = self.exchanges.iter();
+        let (_, exchange) = exchanges.find(|(at, _)| *at == stmt)?;
+        Some(exchange)
+    }
+
+    /// Address and bytes of the scratch memory of a statement.
+    pub fn scratch_of(&self, stmt: usize) -> Option<(u64, u64)> {
+        let mut scratch = self.scratch.iter();
+        let (_, address, bytes) = scratch.find(|(at, ..)| *at == stmt)?;
+        Some((*address, *bytes))
+    }
+
     /// Bytes from address 0 to the end of the highest value or scratch memory.
     pub fn sram_bytes(&self) -> u64 {
         let values = self.storage.values().map(|s| (s.address, s.bytes));

@@ -168,7 +168,8 @@ pub(super) fn dim_values(
 struct Table {
     list: Vec<Seq>,
     index: HashMap<Seq, u32>,
-    joined: HashMap<(u32, u32), u32>,
+    /// By the first one: what it becomes with a second one behind it. There are few of them.
+    joined: Vec<BTreeMap<u32, u32>>,
 }
 
 impl Table {
@@ -176,13 +177,14 @@ impl Table {
         Self {
             list: vec![Seq::EMPTY],
             index: HashMap::from([(Seq::EMPTY, 0)]),
-            joined: HashMap::new(),
+            joined: vec![BTreeMap::new()],
         }
     }
 
     fn number(&mut self, seq: Seq) -> u32 {
         *self.index.entry(seq).or_insert_with(|| {
             self.list.push(seq);
+            self.joined.push(BTreeMap::new());
             self.list.len() as u32 - 1
         })
     }
@@ -191,12 +193,12 @@ impl Table {
         if a == 0 {
             return b;
         }
-        if let Some(known) = self.joined.get(&(a, b)) {
+        if let Some(known) = self.joined[a as usize].get(&b) {
             return *known;
         }
         let joined = self.list[a as usize].then(self.list[b as usize]);
         let number = self.number(joined);
-        self.joined.insert((a, b), number);
+        self.joined[a as usize].insert(b, number);
         number
     }
 }

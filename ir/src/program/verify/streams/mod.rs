@@ -81,6 +81,7 @@ pub(super) fn check(cx: &mut Context<'_>) {
         summaries: Summaries::default(),
         columns: Columns::default(),
         cores: Cores::default(),
+        places: BTreeMap::new(),
         budget: MAX_STEPS,
         evaluations: MAX_EVALUATIONS,
         found: Vec::new(),
@@ -103,6 +104,8 @@ struct Check<'p> {
     summaries: Summaries<'p>,
     columns: Columns<'p>,
     cores: Cores,
+    /// The bytes of parts of tensors that lie at one place on all cores, by position of the part.
+    places: BTreeMap<(TensorId, usize), Vec<(i64, i64)>>,
     budget: u64,
     evaluations: u64,
     found: Vec<Violation>,
@@ -148,6 +151,45 @@ enum Flow {
     Again,
     /// The budget is used up, which is reported.
     Stop,
+}
+
+impl Walk<'_> {
+    /// The index of the core in a region.
+    fn index(&mut self, program: &Program, region: RegionId) -> Option<u64> {
+        let core = self.class.core;
+        let index = self.indices.entry(region);
+        *index.or_insert_with(|| program.regions[region].position(core))
+    }
+}
+
+/// The bytes of a part of a tensor on a core. Sizes that are negative or have no value are reported
+/// with the tensor.
+fn shard_bytes(
+    program: &Program,
+    tensor: TensorId,
+    shard: &Shard,
+    at: &IndexExpr,
+    env: &IndexEnv<'_>,
+) -> Vec<(i64, i64)> {
+    let value = |expr: &IndexExpr| expr.eval(env, &program.tables);
+    let size = |size: &IndexExpr| u64::try_from(value(size)?).ok();
+    let Shard { slice, strides, .. } = shard;
+    let shape: Option<Vec<u64>> = slice.iter().map(|(_, s)| size(s)).collect();
+    let (Some(at), Some(shape)) = (value(at), shape) else {
+        return Vec::new();
+    };
+    let view = ViewType {
+        dtype: program.tensors[tensor].dtype,
+        shape,
+        strides: strides.clone(),
+        packing: shard.packing,
+    };
+    let runs = byte_runs(&view).or_else(|| Some(vec![view.extent()?]));
+    let shifted = runs
+        .into_iter()
+        .flatten()
+        .filter_map(|(low, high)| Some((at.checked_add(low)?, at.checked_add(high)?)));
+    shifted.collect()
 }
 
 impl<'p> Check<'p> {
@@ -455,7 +497,7 @@ impl<'p> Check<'p> {
     }
 
     /// Puts weights, states and inputs into the memory of the core.
-    fn start(&self, walk: &mut Walk<'_>) {
+    fn start(&mut self, walk: &mut Walk<'_>) {
         for (id, tensor) in self.program.tensors.iter() {
             let weight = matches!(tensor.kind, TensorKind::Weight(_));
             let lasting = weight || matches!(tensor.kind, TensorKind::State(_));
@@ -474,7 +516,7 @@ impl<'p> Check<'p> {
     }
 
     /// Checks what outlives the run and what the host reads.
-    fn finish(&mut self, walk: &Walk<'_>) -> Flow {
+    fn finish(&mut self, walk: &mut Walk<'_>) -> Flow {
         let states = self.program.tensors.iter();
         let states = states.filter(|(_, tensor)| matches!(tensor.kind, TensorKind::State(_)));
         let states: Vec<TensorId> = states.map(|(id, _)| id).collect();
@@ -490,41 +532,31 @@ impl<'p> Check<'p> {
     }
 
     /// The bytes of a tensor on the core.
-    fn bytes(&self, walk: &Walk<'_>, tensor: TensorId) -> Vec<(i64, i64)> {
+    fn bytes(&mut self, walk: &mut Walk<'_>, tensor: TensorId) -> Vec<(i64, i64)> {
         let program = self.program;
         let mut all = Vec::new();
-        for (shard, on, at) in sram_shards(program, tensor) {
-            let Some(index) = program.regions[on].position(walk.class.core) else {
+        for (number, (shard, on, at)) in sram_shards(program, tensor).enumerate() {
+            let Some(index) = walk.index(program, on) else {
                 continue;
             };
+            // Most tensors lie at one place on all cores.
+            if let Some(runs) = self.places.get(&(tensor, number)) {
+                all.extend(runs);
+                continue;
+            }
             let env = IndexEnv::of_core(index, walk.class.core, &[], walk.dims);
-            let Some(at) = at.eval(&env, &program.tables) else {
-                continue;
-            };
-            let size = |size: &IndexExpr| u64::try_from(size.eval(&env, &program.tables)?).ok();
-            let Shard { slice, strides, .. } = shard;
-            // Sizes that are negative or have no value are reported with the tensor.
-            let Some(shape) = slice.iter().map(|(_, s)| size(s)).collect::<Option<_>>() else {
-                continue;
-            };
-            let view = ViewType {
-                dtype: program.tensors[tensor].dtype,
-                shape,
-                strides: strides.clone(),
-                packing: shard.packing,
-            };
-            let runs = byte_runs(&view).or_else(|| Some(vec![view.extent()?]));
-            let shifted = runs
-                .into_iter()
-                .flatten()
-                .filter_map(|(low, high)| Some((at.checked_add(low)?, at.checked_add(high)?)));
-            all.extend(shifted);
+            let runs = shard_bytes(program, tensor, shard, at, &env);
+            let mut exprs = shard.slice.iter().map(|(_, size)| size).chain([at]);
+            if exprs.all(|expr| expr.as_constant().is_some()) {
+                self.places.insert((tensor, number), runs.clone());
+            }
+            all.extend(runs);
         }
         all
     }
 
     /// Reports bytes of a tensor that are not defined.
-    fn defined(&mut self, walk: &Walk<'_>, tensor: TensorId, place: Place, when: &str) -> Flow {
+    fn defined(&mut self, walk: &mut Walk<'_>, tensor: TensorId, place: Place, when: &str) -> Flow {
         let bytes = self.bytes(walk, tensor);
         let gap = bytes.iter().find_map(|run| walk.memory.gap(run.0, run.1));
         let Some(gap) = gap else {
@@ -585,9 +617,7 @@ impl<'p> Check<'p> {
     ) -> Flow {
         let program = self.program;
         let core = walk.class.core;
-        let index = walk.indices.entry(on);
-        let index = *index.or_insert_with(|| program.regions[on].position(core));
-        let Some(index) = index else {
+        let Some(index) = walk.index(program, on) else {
             return Flow::Next;
         };
         // Rows without value are reported with the schedule.
