@@ -14,15 +14,6 @@ use crate::graph::precision::multiplied;
 use crate::place::sram::Item;
 use crate::tile::DOES_NOT_FIT;
 
-/// A schedule that no core has the memory for.
-#[derive(Debug)]
-pub(super) struct Full {
-    /// Bytes that a core would need.
-    pub bytes: u64,
-    /// What is there and what would help.
-    pub report: Diagnostic,
-}
-
 /// A schedule whose buffers have sizes and lives: those of `roots`, then temporaries.
 pub(super) struct Memory<'a> {
     pub module: &'a Module,
@@ -38,7 +29,7 @@ const NAMED: usize = 5;
 
 impl Memory<'_> {
     /// What is wrong with a schedule that takes `bytes`.
-    pub fn full(&self, bytes: u64) -> Full {
+    pub fn report(&self, bytes: u64) -> Diagnostic {
         let size = self.machine.core_sram_bytes();
         let end = self.items.iter().map(|i| i.live.end).max().unwrap_or(0);
         let total = |step: &usize| self.at(*step).map(|(_, i)| i.bytes).sum::<u64>();
@@ -82,7 +73,7 @@ impl Memory<'_> {
         if !remedies.is_empty() {
             report = report.help(remedies.join("; "));
         }
-        Full { bytes, report }
+        report
     }
 
     /// What is alive at a step, with its number.

@@ -129,9 +129,9 @@ fn place(
         let check = (number, Check::Early);
         match attempt(&mut tiler, machine, options, check, seconds) {
             Ok(placed) => return Ok(placed),
-            Err(Failure::Full(found)) => {
-                if best.is_none_or(|(bytes, _)| found.bytes < bytes) {
-                    best = Some((found.bytes, number));
+            Err(Failure::Full(needed)) => {
+                if best.is_none_or(|(bytes, _)| needed < bytes) {
+                    best = Some((needed, number));
                 }
             }
             Err(Failure::Found(found)) => return Err(found),
@@ -140,11 +140,7 @@ fn place(
     // The attempt that comes closest, now with all that it needs.
     let number = best.map_or(0, |(_, number)| number);
     let check = (number, Check::Whole);
-    match attempt(&mut tiler, machine, options, check, seconds) {
-        Ok(placed) => Ok(placed),
-        Err(Failure::Full(full)) => Err(full.report.into()),
-        Err(Failure::Found(found)) => Err(found),
-    }
+    attempt(&mut tiler, machine, options, check, seconds).map_err(Diagnostics::from)
 }
 
 /// Tiles and places with the prices of one of [`ATTEMPTS`].

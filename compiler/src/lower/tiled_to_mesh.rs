@@ -13,7 +13,7 @@ use dojoc_ir::program::{Packing, dense_strides};
 use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
 use dojoc_ir::types::DType;
 
-use super::memory::{Full, Memory};
+use super::memory::Memory;
 use super::{phases, refused, unsupported};
 use crate::emit::compute::{LastUses, phase};
 use crate::emit::exchange::{Side, scratch_bytes};
@@ -27,8 +27,9 @@ use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
 /// Why a model has no place.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It takes too much memory; other splits may take less.
-    Full(Box<Full>),
+    /// A core would need so many bytes, which it does not have; other splits may take less. Only for
+    /// [`Check::Early`].
+    Full(u64),
     /// Anything else.
     Found(Diagnostics),
 }
@@ -39,13 +40,25 @@ impl From<Diagnostics> for Failure {
     }
 }
 
+impl From<Failure> for Diagnostics {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full(needed) => {
+                let message = format!("a core needs {needed} bytes, more than it has");
+                Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message).into()
+            }
+            Failure::Found(found) => found,
+        }
+    }
+}
+
 /// When memory is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Check {
     /// Also without scratch memory, which takes longer to find: most models that do not fit are too
     /// large without it, and are refused at once.
     Early,
-    /// Once, with all that is needed.
+    /// Once, with all that is needed; what does not fit is reported with what would help.
     Whole,
 }
 
@@ -79,7 +92,7 @@ fn schedule(
     };
     schedule.storage = storage(module, function)?;
     if check == Check::Early {
-        assign(module, function, &mut schedule, &[], machine)?;
+        assign(module, function, &mut schedule, &[], (machine, check))?;
     }
     let mut known: HashMap<(Layout, Layout), Arc<Exchange>> = HashMap::new();
     for (at, stmt) in body.stmts.iter().enumerate() {
@@ -148,7 +161,7 @@ fn schedule(
         };
         needs.push((range.start, bytes));
     }
-    assign(module, function, &mut schedule, &needs, machine)?;
+    assign(module, function, &mut schedule, &needs, (machine, check))?;
     Ok(schedule)
 }
 
@@ -306,7 +319,7 @@ fn assign(
     function: &Function,
     schedule: &mut Schedule,
     needs: &[(usize, u64)],
-    machine: &Machine,
+    (machine, check): (&Machine, Check),
 ) -> Result<(), Failure> {
     let body = &function.bodies[function.body()];
     let ranges = phases(body);
@@ -338,7 +351,10 @@ fn assign(
             items: &items,
             machine,
         };
-        return Err(Failure::Full(Box::new(memory.full(high))));
+        return Err(match check {
+            Check::Early => Failure::Full(high),
+            Check::Whole => Failure::Found(memory.report(high).into()),
+        });
     }
     for (id, address) in roots.iter().zip(&addresses) {
         if let Some(storage) = schedule.storage.get_mut(id) {

@@ -52,6 +52,9 @@ struct Need {
     elements: f64,
 }
 
+/// Where a node stands: its rules, which operands move, and the layouts that they have.
+type Situation = (u32, Vec<bool>, Vec<Option<LayoutNo>>);
+
 /// Shared ways of equal nodes.
 type Ways = Rc<[Rc<Way>]>;
 
@@ -89,8 +92,7 @@ pub(super) struct Memo {
     own: HashMap<(u32, Vec<bool>), Ways>,
     /// By rules, operand, and layout of the operand.
     following: HashMap<(u32, usize, LayoutNo), Ways>,
-    /// By rules, which operands move, and layouts of the operands.
-    ways: HashMap<(u32, Vec<bool>, Vec<Option<LayoutNo>>), Ways>,
+    ways: HashMap<Situation, Ways>,
     estimates: HashMap<(LayoutNo, LayoutNo, u64), f64>,
     /// By value: whether it can be had in any layout, see [`is_free`].
     free: Vec<bool>,

@@ -40,7 +40,7 @@ pub(super) enum NodeKind {
     /// The same elements under another shape.
     View,
     /// A loop nest or kernel.
-    Step(Rules),
+    Step(Arc<Rules>),
 }
 
 /// The rule of a node with its loops merged as far as possible, and other ways as they are asked for.
@@ -153,7 +153,7 @@ impl<'f> Problem<'f> {
         let mut problems = Diagnostics::default();
         let mut nodes = vec![];
         // Equal layers read the same rules.
-        let mut known: BTreeMap<Key, Rules> = BTreeMap::new();
+        let mut known: BTreeMap<Key, Arc<Rules>> = BTreeMap::new();
         for value in function.inputs() {
             let ty = function.ty(*value);
             if ty.shape.as_const().is_none() {
@@ -181,6 +181,7 @@ impl<'f> Problem<'f> {
                             None => {
                                 let id = known.len() as u32;
                                 Rules::of(id, &node.op, &args, &results).map(|rules| {
+                                    let rules = Arc::new(rules);
                                     known.insert(key, rules.clone());
                                     NodeKind::Step(rules)
                                 })

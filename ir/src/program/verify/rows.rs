@@ -211,10 +211,16 @@ impl<'p> RowClasses<'p> {
         let mut known = true;
         for at in calls {
             let call = self.calls[at as usize];
-            let counts = self.repeats(&call).to_vec();
-            let expr = &call.row[column];
-            let is_empty = counts.contains(&0) || self.program.regions[call.on].is_empty();
-            if is_empty || !done.insert((call.on, counts.clone(), expr)) {
+            let (counts, expr) = (self.repeats(&call), &call.row[column]);
+            if counts.contains(&0) || self.program.regions[call.on].is_empty() {
+                continue;
+            }
+            if let Some(value) = expr.as_constant() {
+                hull = Some(hull.map_or((value, value), |(l, h)| (l.min(value), h.max(value))));
+                continue;
+            }
+            let counts = counts.to_vec();
+            if !done.insert((call.on, counts.clone(), expr)) {
                 continue;
             }
             let mut uses = Uses::default();
