@@ -117,6 +117,21 @@ pub struct PassOptions {
     pub saturate_nodes: usize,
     /// Largest number of rounds in which all rules are tried on a region; 0 turns them off.
     pub saturate_rounds: usize,
+    /// Who chooses among the forms that saturation finds.
+    pub extraction: Extraction,
+}
+
+/// How equality saturation chooses among equal forms of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Extraction {
+    /// Bounds of single ops propose forms, the search of the mapper takes the best of them or keeps
+    /// the region.
+    #[default]
+    Planned,
+    /// By bounds of single ops alone.
+    Bounds,
+    /// All regions are kept.
+    Keep,
 }
 
 impl Default for PassOptions {
@@ -132,6 +147,7 @@ impl Default for PassOptions {
             saturate_total_bytes: 256 << 20,
             saturate_nodes: 5_000,
             saturate_rounds: 8,
+            extraction: Extraction::Planned,
         }
     }
 }

@@ -1,18 +1,22 @@
 //! Passes over a model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use dojoc_compiler::analysis::predict::{Prediction, predict};
 use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower, lower_to_tiled};
 use dojoc_compiler::pass::{
-    self, Agreement, DumpAfter, Failure, Pass, PassOptions, RunOptions, Validation, Validator,
+    self, Agreement, DumpAfter, Extraction, Failure, Pass, PassOptions, RunOptions, Validation,
+    Validator,
 };
 use dojoc_compiler::pipeline::{self, Made, PipelineStep};
 use dojoc_compiler::tile::{Plan, TileOptions};
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
+use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph;
 use dojoc_ir::graph::closest;
 use dojoc_ir::{mesh, tiled};
+use rayon::prelude::*;
 
 use crate::codes;
 use crate::error::{Error, Result};
@@ -71,13 +75,15 @@ pub struct CompiledProgram {
     pub mesh: mesh::Module,
     /// The splits that were chosen.
     pub plan: Plan,
+    /// What the program is expected to take on the machine.
+    pub predicted: Prediction,
     /// What every pass did, in order.
     pub passes: Vec<PassStats>,
     /// What the user should know.
     pub warnings: Diagnostics,
     /// How far the levels are from an evaluation in f64, if the options ask for validation.
     pub agreements: Vec<Agreement>,
-    /// Seconds by stage.
+    /// Seconds by stage, of all forms of the model together that were made to choose one.
     pub seconds: Vec<(&'static str, f64)>,
 }
 
@@ -91,6 +97,33 @@ pub struct CompiledTiled {
     pub plan: Plan,
     /// What the user should know.
     pub warnings: Diagnostics,
+}
+
+/// How passes are run.
+#[derive(Clone, Copy)]
+struct Look {
+    /// Whether values are compared, if the options ask for it.
+    validate: bool,
+    extraction: Extraction,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self {
+            validate: true,
+            extraction: Extraction::default(),
+        }
+    }
+}
+
+/// A model with its program, in one of the forms that saturation can give it.
+struct Form {
+    extraction: Extraction,
+    compiled: Compiled,
+    lowered: Lowered,
+    predicted: Prediction,
+    /// By stage.
+    seconds: Vec<(&'static str, f64)>,
 }
 
 /// Takes the name of a pass and the text of the model after it.
@@ -133,7 +166,7 @@ impl Compiler {
     ) -> Result<Compiled> {
         let passes = self.kept(pipeline::GRAPH.iter())?;
         self.check_dump(passes.iter().map(|pass| pass.name))?;
-        let (mut compiled, validator) = self.run(module, passes, dump)?;
+        let (mut compiled, validator) = self.run(module, &passes, Look::default(), dump)?;
         compiled.agreements = validator.map_or(vec![], |v| v.agreements);
         Ok(compiled)
     }
@@ -175,19 +208,30 @@ impl Compiler {
         module: &Module,
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<CompiledProgram> {
-        let start = Instant::now();
         let target = self.machine()?;
         let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
         let stages = pipeline::STAGES.iter().map(|stage| stage.name);
         self.check_dump(passes.iter().map(|pass| pass.name).chain(stages))?;
+        let Form {
+            extraction,
+            mut compiled,
+            lowered,
+            predicted,
+            mut seconds,
+        } = self.best(module, &passes, &target)?;
         let mut dump = dump;
-        let (compiled, mut validator) = match &mut dump {
-            Some(dump) => self.run(module, passes, Some(&mut **dump))?,
-            None => self.run(module, passes, None)?,
-        };
-        let graph_seconds = start.elapsed().as_secs_f64();
-        let options = self.lower_options();
-        let lowered = lower(compiled.module.graph(), target.machine(), &options)?;
+        let mut validator = None;
+        // The form that was chosen is made once more where somebody wants to look at its passes.
+        if dump.is_some() || self.options.validate.is_some() {
+            let look = Look {
+                validate: true,
+                extraction,
+            };
+            (compiled, validator) = match &mut dump {
+                Some(dump) => self.run(module, &passes, look, Some(&mut **dump))?,
+                None => self.run(module, &passes, look, None)?,
+            };
+        }
         if let Some(dump) = dump {
             self.dump_stages(&lowered, dump);
         }
@@ -197,7 +241,7 @@ impl Compiler {
         if self.options.verify {
             executable.verify(&target)?;
         }
-        let verify_seconds = start.elapsed().as_secs_f64();
+        seconds.push(("verify", start.elapsed().as_secs_f64()));
         if let Some(validator) = &mut validator {
             validator.check_tiled(&lowered.tiled)?;
             validator.check_mesh(&lowered.mesh)?;
@@ -210,16 +254,11 @@ impl Compiler {
             tiled: lowered.tiled,
             mesh: lowered.mesh,
             plan: lowered.plan,
+            predicted,
             passes: compiled.passes,
             warnings: compiled.warnings,
             agreements: validator.map_or(vec![], |v| v.agreements),
-            seconds: vec![
-                ("graph", graph_seconds),
-                ("tile", lowered.seconds[0]),
-                ("place", lowered.seconds[1]),
-                ("emit", lowered.seconds[2]),
-                ("verify", verify_seconds),
-            ],
+            seconds,
         })
     }
 
@@ -236,7 +275,7 @@ impl Compiler {
         let target = self.machine()?;
         let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
         self.check_dump(passes.iter().map(|pass| pass.name))?;
-        let (compiled, mut validator) = self.run(module, passes, dump)?;
+        let (compiled, mut validator) = self.run(module, &passes, Look::default(), dump)?;
         let options = self.lower_options();
         let tiled = lower_to_tiled(compiled.module.graph(), target.machine(), &options)?;
         if self.options.verify {
@@ -251,6 +290,87 @@ impl Compiler {
             tiled: tiled.module,
             plan: tiled.plan,
             warnings: compiled.warnings,
+        })
+    }
+
+    /// The form of a model whose program is predicted to be the fastest, among those that saturation
+    /// chooses by the search of the mapper, by bounds of single ops, and not at all. Forms without a
+    /// program do not count, unless all are so.
+    fn best(
+        &self,
+        module: &Module,
+        passes: &[&'static Pass<graph::Module>],
+        target: &Target,
+    ) -> Result<Form> {
+        let mut seconds: BTreeMap<&'static str, f64> = BTreeMap::new();
+        let mut made = |extraction| {
+            let start = Instant::now();
+            let look = Look {
+                validate: false,
+                extraction,
+            };
+            let (compiled, _) = self.run(module, passes, look, None)?;
+            *seconds.entry("graph").or_default() += start.elapsed().as_secs_f64();
+            Ok::<_, Error>(compiled)
+        };
+        // Fuel counts changes one by one, to find the one that is wrong.
+        let extractions: &[Extraction] = match self.options.fuel {
+            Some(_) => &[Extraction::Planned],
+            None => &[Extraction::Planned, Extraction::Bounds, Extraction::Keep],
+        };
+        let mut models: Vec<(Extraction, Compiled)> = vec![];
+        for extraction in extractions {
+            let compiled = made(*extraction)?;
+            if models
+                .iter()
+                .all(|(_, m)| functions(m) != functions(&compiled))
+            {
+                models.push((*extraction, compiled));
+            }
+        }
+        let models = models.into_par_iter();
+        let mut forms: Vec<Result<Form>> = models
+            .map(|(extraction, compiled)| self.lowered(compiled, extraction, target))
+            .collect();
+        for (stage, s) in forms.iter().flatten().flat_map(|form| &form.seconds) {
+            *seconds.entry(stage).or_default() += s;
+        }
+        let cycles =
+            |form: &Result<Form>| form.as_ref().map_or(u64::MAX, |form| form.predicted.cycles);
+        // The first of those that are equally fast, or the first error.
+        let best = (0..forms.len())
+            .min_by_key(|n| cycles(&forms[*n]))
+            .unwrap_or(0);
+        let mut best = forms.swap_remove(best)?;
+        let stages = ["graph", "tile", "place", "emit", "predict"].into_iter();
+        best.seconds = stages
+            .map(|stage| (stage, seconds.get(stage).copied().unwrap_or(0.0)))
+            .collect();
+        Ok(best)
+    }
+
+    /// The program of a form.
+    fn lowered(&self, compiled: Compiled, extraction: Extraction, target: &Target) -> Result<Form> {
+        let machine = target.machine();
+        let lowered = lower(compiled.module.graph(), machine, &self.lower_options())?;
+        let start = Instant::now();
+        let predicted = match lowered.program.entries.ids().next() {
+            Some(entry) => predict(&lowered.program, entry, &[], machine)?,
+            None => Prediction::default(),
+        };
+        let [tile, place, emit] = lowered.seconds;
+        let predict = start.elapsed().as_secs_f64();
+        Ok(Form {
+            extraction,
+            compiled,
+            lowered,
+            predicted,
+            seconds: vec![
+                ("tile", tile),
+                ("place", place),
+                ("emit", emit),
+                ("predict", predict),
+            ],
         })
     }
 
@@ -294,7 +414,8 @@ impl Compiler {
     /// Unknown names; otherwise as [`compile_graph`](Self::compile_graph).
     pub fn run_passes(&self, module: &Module, names: &[&str]) -> Result<Compiled> {
         let passes = names.iter().map(|name| find(name));
-        let (mut compiled, validator) = self.run(module, passes.collect::<Result<_>>()?, None)?;
+        let passes = passes.collect::<Result<Vec<_>>>()?;
+        let (mut compiled, validator) = self.run(module, &passes, Look::default(), None)?;
         compiled.agreements = validator.map_or(vec![], |v| v.agreements);
         Ok(compiled)
     }
@@ -322,7 +443,8 @@ impl Compiler {
     fn run<'a>(
         &'a self,
         module: &Module,
-        passes: Vec<&'static Pass<graph::Module>>,
+        passes: &[&'static Pass<graph::Module>],
+        look: Look,
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<(Compiled, Option<Validator>)> {
         let options = &self.options;
@@ -337,16 +459,20 @@ impl Compiler {
                 precision: options.precision,
                 keep_precision: options.keep_precision.clone(),
                 fold_bytes: options.fold_limit,
+                extraction: look.extraction,
                 ..PassOptions::default()
             },
-            validate: options.validate.map(|seed| Validation {
-                seed,
-                cancel: options.cancel.clone(),
-                ..Validation::default()
-            }),
+            validate: options
+                .validate
+                .filter(|_| look.validate)
+                .map(|seed| Validation {
+                    seed,
+                    cancel: options.cancel.clone(),
+                    ..Validation::default()
+                }),
         });
         let graph = run
-            .graph(passes, module.graph().clone())
+            .graph(passes.iter().copied(), module.graph().clone())
             .map_err(|f| broken(*f))?;
         let passes = run.stats.iter().map(|stats| PassStats {
             pass: stats.pass,
@@ -361,6 +487,11 @@ impl Compiler {
         };
         Ok((compiled, run.validator))
     }
+}
+
+/// What makes forms of a model different.
+fn functions(compiled: &Compiled) -> &PrimaryMap<graph::FuncId, graph::Function> {
+    &compiled.module.graph().functions
 }
 
 fn broken(failure: Failure) -> Error {

@@ -58,6 +58,7 @@ mod weights;
 
 pub use compare::{Comparison, Criterion, compare};
 pub use compiler::{Compiled, CompiledProgram, CompiledTiled, Compiler, Dump, PassStats};
+pub use dojoc_compiler::analysis::predict::Prediction;
 pub use dojoc_compiler::pass::{Agreement, DumpAfter, Precision};
 pub use dojoc_compiler::tile::Plan;
 pub use dojoc_ir::diag::{Code, CodeInfo, Diagnostic, Diagnostics, Kind, Loc, Place};

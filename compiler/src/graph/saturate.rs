@@ -3,9 +3,9 @@
 //! Notation: a *region* here is a run of 50 to 400 nodes, or a layer that recurs; regions of
 //! control-flow ops are cut into such runs of their own. The rules of [`crate::rewrite::rules`] are
 //! applied to a region everywhere and again until nothing new is found or a limit is reached, all
-//! forms being kept; then the cheapest is taken, by the prices of
-//! [`Roofline`] on the target, or on D1 where there is none yet. Forms
-//! that do not save a thousandth are left alone. Regions that are equal but for the values of their weights are done
+//! forms being kept. The cheapest by bounds of single ops, on the target or on D1 where there is none
+//! yet, are proposed, if they save a thousandth; the search of the mapper plans them and the region as
+//! it is, and takes the best ([`Planner`]), so that nothing becomes worse by its prices. Regions that are equal but for the values of their weights are done
 //! once. Rules may compute with weights: what depends on weights alone becomes a weight, at most
 //! `saturate_bytes` large, `saturate_total_bytes` together.
 //!
@@ -20,11 +20,12 @@ use dojoc_ir::graph::Module;
 use dojoc_ir::machine::Machine;
 
 use super::edit::rewrite;
-use crate::pass::{Effect, PASS_FAILED, Pass, PassCx};
-use crate::rewrite::cost::Roofline;
+use crate::pass::{Effect, Extraction, PASS_FAILED, Pass, PassCx};
+use crate::rewrite::cost::{NodeCost, Roofline};
 use crate::rewrite::rule::Limits;
 use crate::rewrite::stitch::{Bounds, PlanError, Plans, Stitch};
 use crate::rewrite::{Offline, RegionStats};
+use crate::tile::Planner;
 
 /// Replaces regions by equal, cheaper forms.
 pub const PASS: Pass<Module> = Pass {
@@ -69,8 +70,12 @@ fn bug(message: impl Into<String>) -> Diagnostics {
 
 fn plans(module: &Module, cx: &PassCx<'_>) -> Result<Plans, Diagnostics> {
     let machine = machine(cx)?;
-    let prices = Roofline::new(&machine);
-    let plans = Plans::new(module, &prices, bounds(cx), &|| cx.check_cancelled());
+    let (bounds_only, planner) = (Roofline::new(&machine), Planner::new(&machine));
+    let prices: &dyn NodeCost = match cx.options.extraction {
+        Extraction::Bounds => &bounds_only,
+        Extraction::Planned | Extraction::Keep => &planner,
+    };
+    let plans = Plans::new(module, prices, bounds(cx), &|| cx.check_cancelled());
     plans.map_err(|error| match error {
         PlanError::Rule(message) => bug(message),
         PlanError::Cancelled(diagnostics) => diagnostics,
@@ -87,6 +92,9 @@ pub fn survey(module: &Module, cx: &PassCx<'_>) -> Result<Vec<(RegionStats, usiz
 }
 
 fn run(module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
+    if cx.options.extraction == Extraction::Keep {
+        return Ok(module);
+    }
     let bounds = bounds(cx);
     let plans = plans(&module, cx)?;
     let mut stitch = Stitch::new(&plans, bounds.offline, cx.options.saturate_total_bytes);

@@ -1,7 +1,7 @@
 //! What nodes cost, for the choice among equal forms.
 
 use dojoc_ir::access::{Access, Combine, DimKind, Expr, Monoid, Tiling};
-use dojoc_ir::graph::Function;
+use dojoc_ir::graph::Module;
 use dojoc_ir::machine::{Machine, Precision};
 use dojoc_ir::ops::Op;
 use dojoc_ir::scalar::BinaryFn;
@@ -12,8 +12,9 @@ use dojoc_ir::types::{DType, Type};
 pub struct Candidate {
     /// Sum of the costs of its nodes and weights, in cycles.
     pub cycles: f64,
-    /// The region as a function of the values that come from outside.
-    pub func: Function,
+    /// The region as a model of one function. Values from outside that are at hand when compiling are
+    /// weights without bytes, the others are its parameters.
+    pub model: Module,
 }
 
 /// Prices of nodes. Sums of them decide among the forms of a region, so a price must not depend on
@@ -25,8 +26,8 @@ pub trait NodeCost {
     /// Cycles that keeping a weight on the machine is worth.
     fn weight(&self, ty: &Type) -> f64;
 
-    /// Which of up to four forms of a region to take. They are ordered by their cost, so 0 is the
-    /// one that the sum of prices prefers.
+    /// Which of up to four new forms of a region to take, or the last candidate, which is the region
+    /// as it is. They are ordered by their cost, so 0 is the one that the sum of prices prefers.
     fn arbitrate(&self, _candidates: &[Candidate]) -> usize {
         0
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use dojoc_ir::attr::Number;
-use dojoc_ir::graph::{Function, FunctionBuilder, ValueId};
+use dojoc_ir::graph::{Function, FunctionBuilder, Module, ValueId, Weight, WeightSource};
 use dojoc_ir::ops::{Op, TypeError};
+use dojoc_ir::types::Type;
 use egg::Id;
 
 use super::cost::{Candidate, NodeCost};
@@ -275,14 +276,15 @@ pub(super) fn optimise(
             plans.push((proposal.cost, plan));
         }
     }
-    let taken = if plans.len() > 1 {
-        arbitrate(key, &plans, prices)
-    } else {
-        0
-    };
+    // The region as it is stands last: it is a form like the others.
+    plans.extend(space.plan(key, &flat, &original).map(|plan| (before, plan)));
+    let taken = arbitrate(key, &plans, prices);
     let Some((after, mut plan)) = plans.into_iter().nth(taken) else {
         return (None, stats);
     };
+    if after >= before {
+        return (None, stats);
+    }
     stats.after = after;
     plan.cycles = (before, after);
     (Some(plan), stats)
@@ -291,10 +293,10 @@ pub(super) fn optimise(
 fn arbitrate(key: &Key, plans: &[(f64, Plan)], prices: &dyn NodeCost) -> usize {
     let mut candidates = vec![];
     for (cycles, plan) in plans {
-        match function(key, plan) {
-            Ok(func) => candidates.push(Candidate {
+        match model(key, plan) {
+            Ok(model) => candidates.push(Candidate {
                 cycles: *cycles,
-                func,
+                model,
             }),
             Err(_) => return 0,
         }
@@ -302,17 +304,36 @@ fn arbitrate(key: &Key, plans: &[(f64, Plan)], prices: &dyn NodeCost) -> usize {
     prices.arbitrate(&candidates).min(plans.len() - 1)
 }
 
-/// A plan as a function of the values from outside.
+/// A plan as a model of its own: what is at hand when compiling are its weights, of which nobody
+/// knows the bytes.
 ///
 /// # Errors
 /// What an op has against its operands: a defect of a rule.
-pub(super) fn function(key: &Key, plan: &Plan) -> Result<Function, TypeError> {
+fn model(key: &Key, plan: &Plan) -> Result<Module, TypeError> {
+    let mut module = Module::default();
+    let func = function(key, plan, Some(&mut module))?;
+    module.functions.push(func);
+    Ok(module)
+}
+
+/// A plan as a function of the values from outside; those that are at hand are weights of a module,
+/// if there is one.
+///
+/// # Errors
+/// What an op has against its operands: a defect of a rule.
+pub(super) fn function(
+    key: &Key,
+    plan: &Plan,
+    mut module: Option<&mut Module>,
+) -> Result<Function, TypeError> {
     let mut b = FunctionBuilder::new("region");
-    let leaves: Vec<ValueId> = key
-        .leaves
-        .iter()
-        .map(|l| b.param(l.ty.clone(), None))
-        .collect();
+    let mut leaves: Vec<ValueId> = vec![];
+    for leaf in &key.leaves {
+        leaves.push(match &mut module {
+            Some(module) if leaf.weight => weight(&mut b, module, leaf.ty.clone()),
+            _ => b.param(leaf.ty.clone(), None),
+        });
+    }
     let mut results: Vec<Vec<ValueId>> = vec![];
     let value = |local: &Local, results: &[Vec<ValueId>]| match local {
         Local::Leaf(n) => leaves.get(*n).copied(),
@@ -321,8 +342,27 @@ pub(super) fn function(key: &Key, plan: &Plan) -> Result<Function, TypeError> {
     let missing = || TypeError::new("a value is missing");
     for step in &plan.steps {
         let args: Option<Vec<ValueId>> = step.args.iter().map(|a| value(a, &results)).collect();
-        results.push(b.node(step.op.clone(), &args.ok_or_else(missing)?)?);
+        let args = args.ok_or_else(missing)?;
+        results.push(match &mut module {
+            Some(module) if step.weight => {
+                let types: Vec<Type> = args.iter().map(|v| b.ty(*v).clone()).collect();
+                let types = step.op.infer(&types, &[])?.into_iter();
+                types.map(|ty| weight(&mut b, module, ty)).collect()
+            }
+            _ => b.node(step.op.clone(), &args)?,
+        });
     }
     let outputs: Option<Vec<ValueId>> = plan.outputs.iter().map(|o| value(o, &results)).collect();
     Ok(b.finish_unnamed(&outputs.ok_or_else(missing)?))
+}
+
+/// One more weight of a module.
+fn weight(b: &mut FunctionBuilder, module: &mut Module, ty: Type) -> ValueId {
+    let id = module.weights.push(Weight {
+        name: format!("w{}", module.weights.len()).into(),
+        ty,
+        source: WeightSource::Inline,
+        data: None,
+    });
+    b.weight(module, id)
 }

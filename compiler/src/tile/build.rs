@@ -12,7 +12,7 @@ use dojoc_ir::tiled::{
     ValueDef, ValueId, result_layout,
 };
 
-use super::choose::{Choice, is_small_source};
+use super::choose::Choice;
 use super::grids::Grids;
 use super::problem::{NodeKind, Problem, Rules};
 use super::{NOT_TILED, TileOptions, traffic};
@@ -82,7 +82,7 @@ pub(super) fn build(
                 builder.views.insert(data.results[0], data.args[0]);
                 builder.view(data.args[0], data.results[0]);
             }
-            NodeKind::Step(_) if is_small_source(problem, number) => {
+            NodeKind::Step(_) if problem.is_small_source(number) => {
                 for result in &data.results {
                     builder.sources.insert(*result, number);
                 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use dojoc_ir::access::Tiling;
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::entity::EntityId as _;
-use dojoc_ir::graph::{ValueDef, ValueId};
+use dojoc_ir::graph::ValueId;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled::{Layout, result_layout};
 
@@ -23,10 +22,9 @@ pub(super) struct Choice {
     pub nodes: Vec<Option<Rc<Candidate>>>,
     /// By value.
     pub layouts: BTreeMap<ValueId, Layout>,
+    /// What it is predicted to take.
+    pub cycles: f64,
 }
-
-/// Values of nodes without operands up to this size are made where they are used, in bytes.
-const SMALL: u64 = 4096;
 
 /// What a step costs beside its work: dispatch and the start of its streams, in cycles.
 const STEP: f64 = 60.0;
@@ -83,7 +81,7 @@ struct Next {
     way: Option<Rc<Way>>,
 }
 
-/// What the search of a function has found out, whatever the price of weights.
+/// What searches have found out, whatever the function and the price of weights.
 #[derive(Default)]
 pub(super) struct Memo {
     layouts: Vec<Layout>,
@@ -94,8 +92,6 @@ pub(super) struct Memo {
     following: HashMap<(u32, usize, LayoutNo), Ways>,
     ways: HashMap<Situation, Ways>,
     estimates: HashMap<(LayoutNo, LayoutNo, u64), f64>,
-    /// By value: whether it can be had in any layout, see [`is_free`].
-    free: Vec<bool>,
 }
 
 impl Memo {
@@ -144,36 +140,6 @@ struct Search<'p> {
     memo: &'p mut Memo,
 }
 
-/// Whether a value can be had in any layout at the place where it is used.
-pub(super) fn is_small_source(problem: &Problem<'_>, number: usize) -> bool {
-    let node = &problem.function.nodes[problem.nodes[number].id];
-    node.args.is_empty()
-        && node.results.iter().all(|v| {
-            let elements: u64 = problem.shape(*v).iter().product();
-            elements.saturating_mul(problem.width(*v)) <= SMALL
-        })
-}
-
-/// Whether a value can be had in any layout: a weight, or a small value without operands.
-fn is_free(problem: &Problem<'_>, value: ValueId) -> bool {
-    match problem.function.values[value].def {
-        ValueDef::Result(node, _) => {
-            let node = &problem.function.nodes[node];
-            let is_view = || {
-                let tiling = node.op.tiling(&problem.function.types(&node.args));
-                matches!(tiling, Tiling::View(_))
-            };
-            let elements = || problem.shape(value).iter().product::<u64>();
-            match node.args.first() {
-                None => elements().saturating_mul(problem.width(value)) <= SMALL,
-                Some(arg) => is_view() && is_free(problem, *arg),
-            }
-        }
-        ValueDef::Weight(_) => true,
-        _ => false,
-    }
-}
-
 /// Chooses splits and layouts for a function.
 ///
 /// # Errors
@@ -184,10 +150,6 @@ pub(super) fn choose(
     (grids, memo): (&mut Grids, &mut Memo),
     options: &TileOptions,
 ) -> Result<Choice, Diagnostics> {
-    if memo.free.is_empty() {
-        let values = problem.function.values.ids();
-        memo.free = values.map(|value| is_free(problem, value)).collect();
-    }
     let mut search = Search {
         problem,
         machine,
@@ -234,7 +196,7 @@ impl Search<'_> {
         let problem = self.problem;
         let node = &problem.function.nodes[problem.nodes[number].id];
         let rules = match &problem.nodes[number].kind {
-            NodeKind::Step(rules) if !is_small_source(problem, number) => rules,
+            NodeKind::Step(rules) if !problem.is_small_source(number) => rules,
             _ => {
                 next.push(Next {
                     cycles: state.cycles,
@@ -322,7 +284,7 @@ impl Search<'_> {
                 cycles += bytes * self.options.weight_price;
                 continue;
             }
-            if self.memo.free[value.index()] {
+            if self.problem.free[value.index()] {
                 continue;
             }
             // An operand that a node has twice is moved once; an input comes as its first use has it.
@@ -377,7 +339,7 @@ impl Search<'_> {
             (NodeKind::Step(_), Some(way)) => {
                 for (value, need) in node.args.iter().zip(&way.needs) {
                     let has = problem.is_weight(*value)
-                        || self.memo.free[value.index()]
+                        || self.problem.free[value.index()]
                         || layout_of(&state.live, *value).is_some()
                         || given.iter().any(|(v, _)| v == value);
                     if !has {
@@ -440,6 +402,10 @@ impl Search<'_> {
             at = past.before.clone();
         }
         nodes.reverse();
-        Choice { nodes, layouts }
+        Choice {
+            nodes,
+            layouts,
+            cycles: state.cycles,
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! - `choose`: a beam search over the nodes in order, with the layouts of live values as state, so
 //!   that what one node would gain is weighed against the reshards it causes.
 //! - `build`: the chosen splits as a TILED function with explicit reshards.
+//! - [`Planner`]: the prices of the search, for those who choose among forms of a part of a model.
 //! - [`plan`]: the decisions as a text that people read, edit and give back.
 
 mod build;
@@ -14,6 +15,7 @@ mod choose;
 mod cost;
 mod grids;
 pub mod plan;
+mod price;
 mod problem;
 mod traffic;
 
@@ -26,6 +28,7 @@ use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled;
 
 pub use plan::Plan;
+pub use price::Planner;
 
 /// An op that cannot be tiled.
 pub const NOT_TILED: u16 = 430;
@@ -145,7 +148,8 @@ pub struct Tiler<'m> {
     module: &'m graph::Module,
     machine: &'m Machine,
     grids: grids::Grids,
-    functions: Vec<(problem::Problem<'m>, choose::Memo)>,
+    functions: Vec<problem::Problem<'m>>,
+    memo: choose::Memo,
 }
 
 impl<'m> Tiler<'m> {
@@ -158,13 +162,15 @@ impl<'m> Tiler<'m> {
         machine: &'m Machine,
         chips: Option<u64>,
     ) -> Result<Self, Diagnostics> {
+        let mut known = problem::Known::new();
         let functions = module.functions.values();
-        let functions = functions.map(|f| Ok((problem::Problem::of(f)?, choose::Memo::default())));
+        let functions = functions.map(|f| problem::Problem::of(f, &mut known));
         Ok(Self {
             module,
             machine,
             grids: grids::Grids::new(machine, chips),
             functions: functions.collect::<Result<_, Diagnostics>>()?,
+            memo: choose::Memo::default(),
         })
     }
 
@@ -181,8 +187,8 @@ impl<'m> Tiler<'m> {
             ..tiled::Module::default()
         };
         let mut plan = Plan::default();
-        let grids = &mut self.grids;
-        for (problem, memo) in &mut self.functions {
+        let (grids, memo) = (&mut self.grids, &mut self.memo);
+        for problem in &self.functions {
             options.plan.check(problem)?;
             let choice = choose::choose(problem, self.machine, (grids, memo), options)?;
             plan.add(problem, &choice, grids);
@@ -191,6 +197,16 @@ impl<'m> Tiler<'m> {
         }
         keep_used(&mut out, grids.list());
         Ok(Tiled { module: out, plan })
+    }
+
+    /// Cycles that the search predicts for each function; infinite where it finds no way.
+    fn cycles(&mut self, options: &TileOptions) -> Vec<f64> {
+        let (grids, memo) = (&mut self.grids, &mut self.memo);
+        let cycles = self.functions.iter().map(|problem| {
+            let choice = choose::choose(problem, self.machine, (grids, memo), options);
+            choice.map_or(f64::INFINITY, |choice| choice.cycles)
+        });
+        cycles.collect()
     }
 }
 

@@ -23,7 +23,13 @@ pub(super) struct Problem<'f> {
     pub nodes: Vec<Node>,
     /// Number of the last node that uses a value (of those that compute; `usize::MAX` for outputs).
     pub last_use: Vec<usize>,
+    /// By value: whether it can be had in any layout at the place where it is used: a weight, or a small
+    /// value without operands, or another shape of one.
+    pub free: Vec<bool>,
 }
+
+/// Values of nodes without operands up to this size are made where they are used, in bytes.
+const SMALL: u64 = 4096;
 
 /// A node.
 #[derive(Debug)]
@@ -137,6 +143,9 @@ impl Rules {
 /// What nodes of one rule have in common: the op, extents and types of its operands.
 type Key = (Op, Vec<Vec<u64>>, Vec<dojoc_ir::types::DType>);
 
+/// Rules that were read: those of equal nodes are read once.
+pub(super) type Known = BTreeMap<Key, Arc<Rules>>;
+
 fn at(loc: Option<&Arc<Loc>>, diagnostic: Diagnostic) -> Diagnostic {
     match loc {
         Some(loc) => diagnostic.at(Place::Node(loc.clone())),
@@ -149,11 +158,9 @@ impl<'f> Problem<'f> {
     ///
     /// # Errors
     /// Nodes that cannot be tiled, all together.
-    pub fn of(function: &'f Function) -> Result<Self, Diagnostics> {
+    pub fn of(function: &'f Function, known: &mut Known) -> Result<Self, Diagnostics> {
         let mut problems = Diagnostics::default();
         let mut nodes = vec![];
-        // Equal layers read the same rules.
-        let mut known: BTreeMap<Key, Arc<Rules>> = BTreeMap::new();
         for value in function.inputs() {
             let ty = function.ty(*value);
             if ty.shape.as_const().is_none() {
@@ -212,11 +219,42 @@ impl<'f> Problem<'f> {
         for value in function.results() {
             last_use[value.index()] = usize::MAX;
         }
-        problems.ok(Self {
+        let mut problem = Self {
             function,
             nodes,
             last_use,
-        })
+            free: vec![],
+        };
+        if problems.0.is_empty() {
+            problem.free = problem.free_values();
+        }
+        problems.ok(problem)
+    }
+
+    fn free_values(&self) -> Vec<bool> {
+        let values = self.function.values.ids();
+        let mut free: Vec<bool> = values.map(|v| self.is_weight(v)).collect();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let data = &self.function.nodes[node.id];
+            let is_free = match node.kind {
+                NodeKind::View => free[data.args[0].index()],
+                NodeKind::Step(_) => self.is_small_source(number),
+            };
+            for result in &data.results {
+                free[result.index()] = is_free;
+            }
+        }
+        free
+    }
+
+    /// Whether a node makes small values from nothing.
+    pub fn is_small_source(&self, number: usize) -> bool {
+        let node = &self.function.nodes[self.nodes[number].id];
+        node.args.is_empty()
+            && node.results.iter().all(|v| {
+                let elements: u64 = self.shape(*v).iter().product();
+                elements.saturating_mul(self.width(*v)) <= SMALL
+            })
     }
 
     /// Whether a value's bytes are written by the loader, in whatever layout is asked for.

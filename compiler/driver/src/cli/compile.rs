@@ -131,13 +131,10 @@ fn lower(
             }
         }
     }
-    let predicted = model::prediction(&compiled)?;
     if context.console.is_json() {
-        context
-            .console
-            .object(&model::summary(&compiled, &predicted));
+        context.console.object(&model::summary(&compiled));
     } else if args.emit == Emit::Djx && !is_dash(args.output.as_deref().unwrap_or(&args.model)) {
-        console::print(&model::describe(&compiled, &predicted))?;
+        console::print(&model::describe(&compiled))?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use dojoc::{CompileOptions, CompiledProgram, Compiler, Dump, Module, Plan, Result, Target};
-use dojoc_compiler::analysis::predict::{Prediction, predict};
 use dojoc_compiler::io::ModelFiles;
 use dojoc_ir::diag::Diagnostics;
 use serde_json::{Value, json};
@@ -66,17 +65,9 @@ pub fn compile(
     Ok(compiled)
 }
 
-/// What a compiled model is predicted to do on its machine.
-pub fn prediction(compiled: &CompiledProgram) -> Result<Prediction> {
-    let program = compiled.executable.program();
-    let Some(entry) = program.entries.ids().next() else {
-        return Ok(Prediction::default());
-    };
-    Ok(predict(program, entry, &[], compiled.target.machine())?)
-}
-
 /// The summary of a compilation as an object.
-pub fn summary(compiled: &CompiledProgram, predicted: &Prediction) -> Value {
+pub fn summary(compiled: &CompiledProgram) -> Value {
+    let predicted = &compiled.predicted;
     let seconds: serde_json::Map<String, Value> = (compiled.seconds.iter())
         .map(|(stage, s)| ((*stage).to_owned(), json!(s)))
         .collect();
@@ -94,7 +85,8 @@ pub fn summary(compiled: &CompiledProgram, predicted: &Prediction) -> Value {
 }
 
 /// The summary for people: cores, cycles, and where they go.
-pub fn describe(compiled: &CompiledProgram, predicted: &Prediction) -> String {
+pub fn describe(compiled: &CompiledProgram) -> String {
+    let predicted = &compiled.predicted;
     let machine = compiled.target.machine();
     let micro = machine.seconds(predicted.cycles) * 1e6;
     let share = |part: u64| 100.0 * part as f64 / predicted.cycles.max(1) as f64;

@@ -12,7 +12,6 @@ use dojoc::{
     CompiledProgram, Diagnostic, NamedTensor, NamedTensors, Result, Run, Signature, Target, Tensor,
     codes,
 };
-use dojoc_compiler::analysis::predict::Prediction;
 use serde_json::{Value, json};
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
@@ -130,7 +129,7 @@ pub enum Form {
 struct Subject {
     executable: Executable,
     target: Target,
-    compiled: Option<(CompiledProgram, Prediction)>,
+    compiled: Option<CompiledProgram>,
 }
 
 /// Runs the command.
@@ -209,11 +208,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     if let Some(spec) = &args.accuracy {
         accuracy(&report, spec)?;
     }
-    if let Some((compiled, predicted)) = &subject.compiled {
+    if let Some(compiled) = &subject.compiled {
         if context.console.is_json() {
-            console::print(&format!("{}\n", model::summary(compiled, predicted)))?;
+            console::print(&format!("{}\n", model::summary(compiled)))?;
         } else if args.format == Form::Human {
-            console::print(&model::describe(compiled, predicted))?;
+            console::print(&model::describe(compiled))?;
         }
     }
     report.compare(&args.compare, args.format == Form::Human)
@@ -266,11 +265,10 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     );
     dumps.finish()?;
     let compiled = compiled?;
-    let predicted = model::prediction(&compiled)?;
     Ok(Subject {
         executable: compiled.executable.clone(),
         target,
-        compiled: Some((compiled, predicted)),
+        compiled: Some(compiled),
     })
 }
 

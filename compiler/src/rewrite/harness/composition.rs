@@ -106,7 +106,7 @@ fn key(scratch: &Scratch, roots: &[Term], seed: u64) -> Key {
 }
 
 fn agrees(case: &Case, plan: &Plan) -> Result<(), String> {
-    let func = function(&case.key, plan).map_err(|e| e.to_string())?;
+    let func = function(&case.key, plan, None).map_err(|e| e.to_string())?;
     let found = run_function(&func, &case.inputs).map_err(|e| e.to_string())?;
     for (expected, found) in case.expected.iter().zip(&found) {
         // What is added up in between may be larger than anything in the original.
@@ -174,7 +174,7 @@ fn random_forms_of_random_graphs_have_the_same_values() {
     );
 }
 
-/// Prices that prefer the last of the proposals.
+/// Prices that prefer the last of the new forms.
 struct Last<'m>(Roofline<'m>);
 
 impl NodeCost for Last<'_> {
@@ -190,8 +190,8 @@ impl NodeCost for Last<'_> {
         self.0.weight(ty)
     }
     fn arbitrate(&self, candidates: &[Candidate]) -> usize {
-        assert!(candidates.len() <= 4 && candidates.is_sorted_by(|a, b| a.cycles <= b.cycles));
-        candidates.len() - 1
+        assert!(candidates.len() <= 5 && candidates.is_sorted_by(|a, b| a.cycles <= b.cycles));
+        candidates.len() - 2
     }
 }
 
