@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dojoc_compiler::analysis::predict::{Prediction, predict};
+use dojoc_compiler::graph::saturate;
 use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower, lower_to_tiled};
 use dojoc_compiler::pass::{
     self, Agreement, DumpAfter, Extraction, Failure, Pass, PassOptions, RunOptions, Validation,
@@ -303,31 +304,9 @@ impl Compiler {
         target: &Target,
     ) -> Result<Form> {
         let mut seconds: BTreeMap<&'static str, f64> = BTreeMap::new();
-        let mut made = |extraction| {
-            let start = Instant::now();
-            let look = Look {
-                validate: false,
-                extraction,
-            };
-            let (compiled, _) = self.run(module, passes, look, None)?;
-            *seconds.entry("graph").or_default() += start.elapsed().as_secs_f64();
-            Ok::<_, Error>(compiled)
-        };
-        // Fuel counts changes one by one, to find the one that is wrong.
-        let extractions: &[Extraction] = match self.options.fuel {
-            Some(_) => &[Extraction::Planned],
-            None => &[Extraction::Planned, Extraction::Bounds, Extraction::Keep],
-        };
-        let mut models: Vec<(Extraction, Compiled)> = vec![];
-        for extraction in extractions {
-            let compiled = made(*extraction)?;
-            if models
-                .iter()
-                .all(|(_, m)| functions(m) != functions(&compiled))
-            {
-                models.push((*extraction, compiled));
-            }
-        }
+        let start = Instant::now();
+        let models = self.models(module, passes)?;
+        seconds.insert("graph", start.elapsed().as_secs_f64());
         let models = models.into_par_iter();
         let mut forms: Vec<Result<Form>> = models
             .map(|(extraction, compiled)| self.lowered(compiled, extraction, target))
@@ -347,6 +326,47 @@ impl Compiler {
             .map(|stage| (stage, seconds.get(stage).copied().unwrap_or(0.0)))
             .collect();
         Ok(best)
+    }
+
+    /// The different forms of a model after all passes.
+    fn models(
+        &self,
+        module: &Module,
+        passes: &[&'static Pass<graph::Module>],
+    ) -> Result<Vec<(Extraction, Compiled)>> {
+        let look = |extraction| Look {
+            validate: false,
+            extraction,
+        };
+        let run = |module: &Module, passes, extraction| {
+            let (compiled, _) = self.run(module, passes, look(extraction), None)?;
+            Ok::<_, Error>(compiled)
+        };
+        let at = passes.iter().position(|p| p.name == saturate::PASS.name);
+        // Fuel counts changes one by one, to find the one that is wrong.
+        let (Some(at), None) = (at, self.options.fuel) else {
+            let compiled = run(module, passes, Extraction::Planned)?;
+            return Ok(vec![(Extraction::Planned, compiled)]);
+        };
+        let before = run(module, &passes[..at], Extraction::Planned)?;
+        let mut forms: Vec<(Extraction, Compiled)> = vec![];
+        for extraction in [Extraction::Planned, Extraction::Bounds, Extraction::Keep] {
+            let form = run(&before.module, &passes[at..=at], extraction)?;
+            if forms.iter().all(|(_, f)| functions(f) != functions(&form)) {
+                forms.push((extraction, form));
+            }
+        }
+        let finished = forms.into_iter().map(|(extraction, form)| {
+            let after = run(&form.module, &passes[at + 1..], extraction)?;
+            let warnings = [&before, &form, &after].map(|c| c.warnings.0.clone());
+            let compiled = Compiled {
+                passes: [&before.passes[..], &form.passes, &after.passes].concat(),
+                warnings: Diagnostics(warnings.concat()),
+                ..after
+            };
+            Ok((extraction, compiled))
+        });
+        finished.collect()
     }
 
     /// The program of a form.

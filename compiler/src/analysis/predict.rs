@@ -107,9 +107,10 @@ fn run(program: &Program, entry: EntryId, dims: &[i64], machine: &Machine) -> Op
         steps,
         facts: HashMap::new(),
         costs: HashMap::new(),
+        calls: HashMap::new(),
         regions: HashMap::new(),
         ways: HashMap::new(),
-        used: BTreeSet::new(),
+        called: BTreeSet::new(),
         high: 0,
         now: Totals {
             by_step: vec![0.0; steps.len()],
@@ -168,6 +169,9 @@ impl Totals {
     }
 }
 
+/// The cost of a call on every core of its region.
+type Costs = Rc<Vec<Rc<CallCost>>>;
+
 /// The cores of a region, with their positions among all clocks.
 type Cores = Rc<Vec<(CoreAddress, usize)>>;
 
@@ -179,15 +183,18 @@ struct Predictor<'p> {
     facts: HashMap<SegmentId, Rc<Facts>>,
     /// By segment and the parameters that matter.
     costs: HashMap<(SegmentId, Vec<i64>), Rc<CallCost>>,
+    /// Of calls outside of repeats on all cores, by the entries of their rows that matter.
+    calls: HashMap<(SegmentId, RegionId, Vec<&'p IndexExpr>), Costs>,
     regions: HashMap<RegionId, Cores>,
     /// Cycles to the farthest peer of each family.
     ways: HashMap<FamilyId, f64>,
-    used: BTreeSet<usize>,
+    /// Regions of calls so far.
+    called: BTreeSet<RegionId>,
     high: u64,
     now: Totals,
 }
 
-impl Predictor<'_> {
+impl<'p> Predictor<'p> {
     fn steps(&mut self, range: Range<usize>, repeats: &mut Vec<i64>) -> Option<()> {
         let mut at = range.start;
         while at < range.end {
@@ -257,7 +264,7 @@ impl Predictor<'_> {
         step: usize,
         segment: SegmentId,
         on: RegionId,
-        row: &[IndexExpr],
+        row: &'p [IndexExpr],
         repeats: &[i64],
     ) -> Option<()> {
         let cores = self.cores(on)?;
@@ -270,7 +277,20 @@ impl Predictor<'_> {
             }
         };
         self.memory(segment, row, &cores, repeats)?;
-        let costs = self.costs(segment, &facts, row, &cores, repeats)?;
+        let params = facts.params.iter();
+        let relevant = params.map(|param| row.get(usize::from(*param)));
+        let key = (segment, on, relevant.collect::<Option<Vec<_>>>()?);
+        let known = self.calls.get(&key).filter(|_| repeats.is_empty());
+        let costs = match known {
+            Some(known) => known.clone(),
+            None => {
+                let costs = Rc::new(self.costs(segment, &facts, row, &cores, repeats)?);
+                if repeats.is_empty() {
+                    self.calls.insert(key, costs.clone());
+                }
+                costs
+            }
+        };
         let slowest = costs
             .iter()
             .max_by(|a, b| a.cycles.total_cmp(&b.cycles))
@@ -278,7 +298,7 @@ impl Predictor<'_> {
             .unwrap_or_default();
         let begun = self.now.end;
         if facts.families.is_empty() {
-            for ((_, at), cost) in cores.iter().zip(&costs) {
+            for ((_, at), cost) in cores.iter().zip(costs.iter()) {
                 self.now.clocks[*at] += cost.cycles;
                 self.now.end = self.now.end.max(self.now.clocks[*at]);
             }
@@ -298,13 +318,13 @@ impl Predictor<'_> {
             }
             self.now.end = self.now.end.max(end);
         }
-        for cost in &costs {
+        for cost in costs.iter() {
             let now = &mut self.now;
             now.instructions = now.instructions.saturating_add(cost.instructions);
             now.messages = now.messages.saturating_add(cost.messages);
             now.bytes = now.bytes.saturating_add(cost.bytes);
         }
-        self.used.extend(cores.iter().map(|(_, at)| *at));
+        self.called.insert(on);
         let added = self.now.end - begun;
         self.now.by_step[step] += added;
         if !facts.families.is_empty() {
@@ -490,6 +510,8 @@ impl Predictor<'_> {
 
     fn finish(self) -> Prediction {
         let now = self.now;
+        let called = self.called.iter().filter_map(|on| self.regions.get(on));
+        let used: BTreeSet<usize> = called.flat_map(|c| c.iter().map(|(_, at)| *at)).collect();
         let whole = |cycles: f64| cycles.round() as u64;
         let cycles = now.end.ceil() as u64;
         let communication = whole(now.communication).min(cycles);
@@ -525,7 +547,7 @@ impl Predictor<'_> {
             instructions: now.instructions,
             messages: now.messages,
             bytes_moved: now.bytes,
-            cores: self.used.len() as u64,
+            cores: used.len() as u64,
             segments: self.program.segments.len() as u64,
             sram_high_water: self.high,
         }

@@ -105,7 +105,15 @@ impl<'p> Summaries<'p> {
         self.entries.get(number as usize)?.summary.as_ref()
     }
 
-    /// Puts a summary in use, which is made unless it was made ahead; its steps come off the budget.
+    /// A summary that was made ahead, of a call that ends and breaks no rule.
+    pub(super) fn sound(&self, number: u32) -> Option<&Summary> {
+        let entry = self.entries.get(number as usize)?;
+        let summary = entry.summary.as_deref().or(entry.prepared.as_ref())?;
+        (summary.ends && summary.findings.all.is_empty()).then_some(summary)
+    }
+
+    /// Puts a summary in use. Unless it was made ahead it is made now, and its steps come off the
+    /// budget.
     pub(super) fn make(
         &mut self,
         program: &Program,
@@ -114,12 +122,8 @@ impl<'p> Summaries<'p> {
         budget: &mut u64,
     ) -> Arc<Summary> {
         let entry = &mut self.entries[number as usize];
-        let prepared = entry.prepared.take();
-        let summary = match prepared.filter(|summary| summary.steps < *budget) {
-            Some(summary) => {
-                *budget -= summary.steps;
-                summary
-            }
+        let summary = match entry.prepared.take() {
+            Some(summary) => summary,
             None => summarise(&call(program, facts, &entry.key), budget),
         };
         entry.summary.insert(Arc::new(summary)).clone()
@@ -205,29 +209,32 @@ impl<'p> Summaries<'p> {
         Some(((*table.numbers.get(index)?)?, there))
     }
 
-    /// Makes all summaries that are not known, in parallel, and finds which have the same effect. If
-    /// they take the budget together, none is made: each will be when it is asked for.
+    /// Makes all summaries that are not known, in parallel, and finds which have the same effect. Their
+    /// steps come off the budget. If they take all of it, none is made: each will be when it is asked
+    /// for.
     pub(super) fn prepare(
         &mut self,
         program: &Program,
         facts: &BTreeMap<SegmentId, Arc<Facts>>,
-        budget: u64,
+        budget: &mut u64,
     ) {
+        let all = *budget;
         let spent = AtomicU64::new(0);
         let make = |entry: &Entry| {
             if entry.summary.is_some() || entry.prepared.is_some() {
                 return None;
             }
-            let left = budget.checked_sub(spent.load(Ordering::Relaxed))?;
+            let left = all.checked_sub(spent.load(Ordering::Relaxed))?;
             let facts = facts.get(&entry.key.0)?;
             let summary = summarise(&call(program, facts, &entry.key), &mut left.clone());
             spent.fetch_add(summary.steps, Ordering::Relaxed);
             Some(summary)
         };
         let made: Vec<Option<Summary>> = self.entries.par_iter().map(make).collect();
-        if spent.into_inner() >= budget {
+        let Some(left) = all.checked_sub(spent.into_inner()).filter(|left| *left > 0) else {
             return;
-        }
+        };
+        *budget = left;
         for (entry, summary) in self.entries.iter_mut().zip(made) {
             let Some(summary) = summary else {
                 continue;
