@@ -17,8 +17,8 @@ use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::{NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler};
-use tiled_to_mesh::{Check, Failure, tiled_to_mesh};
+use crate::tile::{Failure, NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler};
+use tiled_to_mesh::{Check, tiled_to_mesh};
 
 /// A model at every level below GRAPH.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Lowered {
     pub program: Program,
     /// The decisions that were made.
     pub plan: Plan,
-    /// Seconds of tiling, of placing and of emission.
+    /// Seconds of tiling, of placing, and of emission beside the checks of what was placed.
     pub seconds: [f64; 3],
 }
 
@@ -86,7 +86,12 @@ pub fn lower(
         }
     };
     let start = Instant::now();
-    let program = mesh_to_program(&mesh, machine, &options.program)?;
+    let (verified, program) = rayon::join(
+        || verify(&mesh, machine),
+        || mesh_to_program(&mesh, machine, &options.program),
+    );
+    verified?;
+    let program = program?;
     seconds[2] = start.elapsed().as_secs_f64();
     Ok(Lowered {
         tiled: mesh.tiled.clone(),
@@ -108,7 +113,10 @@ pub fn lower_to_tiled(
 ) -> Result<Tiled, Diagnostics> {
     let (placed, plan) = place(module, machine, options, &mut [0.0; 3])?;
     let module = match placed {
-        Placed::OneChip(mesh) => mesh.tiled,
+        Placed::OneChip(mesh) => {
+            verify(&mesh, machine)?;
+            mesh.tiled
+        }
         Placed::Chips(tiled) => tiled,
     };
     Ok(Tiled { module, plan })
@@ -124,22 +132,25 @@ fn place(
     let start = Instant::now();
     let mut tiler = Tiler::new(module, machine, options.tile.chips)?;
     seconds[0] += start.elapsed().as_secs_f64();
-    let mut best: Option<(u64, usize)> = None;
     for number in 0..ATTEMPTS.len() {
         let check = (number, Check::Early);
         match attempt(&mut tiler, machine, options, check, seconds) {
-            Ok(placed) => return Ok(placed),
-            Err(Failure::Full(needed)) => {
-                if best.is_none_or(|(bytes, _)| needed < bytes) {
-                    best = Some((needed, number));
-                }
-            }
+            Err(Failure::Full(_)) => {}
             Err(Failure::Found(found)) => return Err(found),
+            Ok(placed) => return Ok(placed),
         }
     }
     // The attempt that comes closest, now with all that it needs.
-    let number = best.map_or(0, |(_, number)| number);
-    let check = (number, Check::Whole);
+    let mut best: Option<(u64, usize)> = None;
+    for number in 0..ATTEMPTS.len() {
+        let check = (number, Check::Values);
+        if let Err(Failure::Full(needed)) = attempt(&mut tiler, machine, options, check, seconds)
+            && best.is_none_or(|(bytes, _)| needed < bytes)
+        {
+            best = Some((needed, number));
+        }
+    }
+    let check = (best.map_or(0, |(_, number)| number), Check::Whole);
     attempt(&mut tiler, machine, options, check, seconds).map_err(Diagnostics::from)
 }
 
@@ -156,6 +167,9 @@ fn attempt(
     let attempt = TileOptions {
         weight_price: options.tile.weight_price.max(weight_price),
         gather_above,
+        // What is gathered is not where it is used.
+        memory: (check == Check::Early && gather_above.is_none())
+            .then(|| machine.core_sram_bytes()),
         ..options.tile.clone()
     };
     let Tiled {
@@ -169,22 +183,18 @@ fn attempt(
     }
     let start = Instant::now();
     let placed = tiled_to_mesh(tiled, machine, check);
-    let placed = placed.and_then(|mesh| Ok(verified(mesh, machine)?));
     seconds[1] += start.elapsed().as_secs_f64();
     Ok((Placed::OneChip(placed?), plan))
 }
 
 /// Checks the rules of MESH; what breaks one is our fault.
-fn verified(module: mesh::Module, machine: &Machine) -> Result<mesh::Module, Diagnostics> {
-    let violations = mesh::verify_on(&module, machine);
-    let verified = mesh::diagnostics(&module, violations, &mesh::SourceMap::new());
-    match verified {
-        Ok(()) => Ok(module),
-        Err(mut broken) => {
-            broken.0.iter_mut().for_each(|d| d.kind = Kind::Bug);
-            Err(broken)
-        }
-    }
+fn verify(module: &mesh::Module, machine: &Machine) -> Result<(), Diagnostics> {
+    let violations = mesh::verify_on(module, machine);
+    let verified = mesh::diagnostics(module, violations, &mesh::SourceMap::new());
+    verified.map_err(|mut broken| {
+        broken.0.iter_mut().for_each(|d| d.kind = Kind::Bug);
+        broken
+    })
 }
 
 /// The diagnostic of something that there are no instructions for.

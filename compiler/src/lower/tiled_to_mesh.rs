@@ -22,42 +22,16 @@ use crate::emit::program::ProgramBuilder;
 use crate::place::snake;
 use crate::place::sram::{Item, allocate};
 use crate::route::exchange;
-use crate::tile::{DOES_NOT_FIT, NO_EXCHANGE};
-
-/// Why a model has no place.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// A core would need so many bytes, which it does not have; other splits may take less. Only for
-    /// [`Check::Early`].
-    Full(u64),
-    /// Anything else.
-    Found(Diagnostics),
-}
-
-impl From<Diagnostics> for Failure {
-    fn from(found: Diagnostics) -> Self {
-        Self::Found(found)
-    }
-}
-
-impl From<Failure> for Diagnostics {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Full(needed) => {
-                let message = format!("a core needs {needed} bytes, more than it has");
-                Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message).into()
-            }
-            Failure::Found(found) => found,
-        }
-    }
-}
+use crate::tile::{DOES_NOT_FIT, Failure, NO_EXCHANGE};
 
 /// When memory is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Check {
-    /// Also without scratch memory, which takes longer to find: most models that do not fit are too
-    /// large without it, and are refused at once.
+    /// As early as possible: while layouts are chosen, then without scratch memory, which takes longer
+    /// to find. Most models that do not fit are too large without it.
     Early,
+    /// Without scratch memory, then with it.
+    Values,
     /// Once, with all that is needed; what does not fit is reported with what would help.
     Whole,
 }
@@ -91,7 +65,7 @@ fn schedule(
         ..Schedule::default()
     };
     schedule.storage = storage(module, function)?;
-    if check == Check::Early {
+    if check != Check::Whole {
         assign(module, function, &mut schedule, &[], (machine, check))?;
     }
     let mut known: HashMap<(Layout, Layout), Arc<Exchange>> = HashMap::new();
@@ -352,7 +326,7 @@ fn assign(
             machine,
         };
         return Err(match check {
-            Check::Early => Failure::Full(high),
+            Check::Early | Check::Values => Failure::Full(high),
             Check::Whole => Failure::Found(memory.report(high).into()),
         });
     }

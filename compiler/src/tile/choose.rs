@@ -11,8 +11,8 @@ use dojoc_ir::tiled::{Layout, result_layout};
 
 use super::candidates::{self, Candidate};
 use super::grids::Grids;
-use super::problem::{NodeKind, Problem, Rules};
-use super::{TileOptions, traffic};
+use super::problem::{Node, NodeKind, Problem, Rules};
+use super::{Failure, TileOptions, traffic};
 
 /// The split of every node (`None` for views and values made where they are used) and the layout of
 /// every value that has one.
@@ -48,6 +48,8 @@ struct Need {
     base: LayoutNo,
     /// Elements of the largest window.
     elements: f64,
+    /// Elements of the tensor in it.
+    inside: u64,
 }
 
 /// Where a node stands: its rules, which operands move, and the layouts that they have.
@@ -62,6 +64,8 @@ type Live = Vec<(ValueId, LayoutNo)>;
 #[derive(Clone)]
 struct State {
     cycles: f64,
+    /// Bytes of a core that weights of one use take.
+    weights: u64,
     live: Live,
     history: Option<Rc<Past>>,
 }
@@ -118,10 +122,18 @@ impl Memo {
                 })
                 .collect::<Option<Vec<LayoutNo>>>()?;
             let needs = candidate.needs.iter();
-            let needs = needs.map(|need| Need {
-                layout: self.number(need),
-                base: self.number(&traffic::unpadded(need)),
-                elements: traffic::window_elements(need, &grids[need.grid]),
+            let needs = needs.map(|need| {
+                let window = need.largest_window(&grids[need.grid]);
+                let inside = window
+                    .iter()
+                    .zip(&need.view)
+                    .map(|(w, extent)| w.min(extent));
+                Need {
+                    layout: self.number(need),
+                    base: self.number(&traffic::unpadded(need)),
+                    elements: traffic::window_elements(need, &grids[need.grid]),
+                    inside: inside.product(),
+                }
             });
             Some(Rc::new(Way {
                 needs: needs.collect(),
@@ -143,13 +155,13 @@ struct Search<'p> {
 /// Chooses splits and layouts for a function.
 ///
 /// # Errors
-/// Pinned splits that are wrong.
+/// Pinned splits that are wrong; weights that take more memory than the options allow.
 pub(super) fn choose(
     problem: &Problem<'_>,
     machine: &Machine,
     (grids, memo): (&mut Grids, &mut Memo),
     options: &TileOptions,
-) -> Result<Choice, Diagnostics> {
+) -> Result<Choice, Failure> {
     let mut search = Search {
         problem,
         machine,
@@ -158,6 +170,7 @@ pub(super) fn choose(
     };
     let mut states = vec![State {
         cycles: 0.0,
+        weights: 0,
         live: vec![],
         history: None,
     }];
@@ -167,6 +180,10 @@ pub(super) fn choose(
             search.step(from, state, number, grids, &mut next)?;
         }
         states = search.best(&states, number, next);
+        let least = states.iter().map(|state| state.weights).min().unwrap_or(0);
+        if options.memory.is_some_and(|memory| least > memory) {
+            return Err(Failure::Full(least));
+        }
     }
     let best = states.into_iter().next().ok_or_else(|| {
         Diagnostics::from(Diagnostic::input(
@@ -312,8 +329,11 @@ impl Search<'_> {
             }
             let (live, given) = self.live_after(&states[next.from], number, next.way.as_deref());
             if kept.iter().all(|k| k.live != live) {
+                let node = &self.problem.nodes[number];
+                let way = next.way.as_deref();
                 kept.push(State {
                     cycles: next.cycles,
+                    weights: states[next.from].weights + way.map_or(0, |w| self.weights(node, w)),
                     live,
                     history: Some(Rc::new(Past {
                         before: states[next.from].history.clone(),
@@ -324,6 +344,17 @@ impl Search<'_> {
             }
         }
         kept
+    }
+
+    /// Bytes that the weights which only this node uses take on a core.
+    fn weights(&self, node: &Node, way: &Way) -> u64 {
+        let args = &self.problem.function.nodes[node.id].args;
+        let alone = args.iter().zip(&way.needs).filter(|(value, _)| {
+            self.problem.is_weight(**value) && self.problem.uses[value.index()] == 1
+        });
+        alone
+            .map(|(value, need)| need.inside.saturating_mul(self.problem.width(*value)))
+            .fold(0, u64::saturating_add)
     }
 
     /// The layouts of the values that live after a node, and those that it has given.

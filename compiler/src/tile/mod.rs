@@ -21,7 +21,7 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dojoc_ir::diag::{CodeInfo, Diagnostics};
+use dojoc_ir::diag::{CodeInfo, Diagnostic, Diagnostics, Kind};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph;
 use dojoc_ir::machine::Machine;
@@ -106,6 +106,35 @@ pub struct TileOptions {
     pub gather_above: Option<u64>,
     /// Plan for this many chips at most, not for all of the machine.
     pub chips: Option<u64>,
+    /// Bytes of a core: splits whose weights alone take more are given up.
+    pub memory: Option<u64>,
+}
+
+/// Why a model has no plan or no place.
+#[derive(Debug)]
+pub enum Failure {
+    /// A core would need at least so many bytes, more than it may; other splits may take less.
+    Full(u64),
+    /// Anything else.
+    Found(Diagnostics),
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(found: Diagnostics) -> Self {
+        Self::Found(found)
+    }
+}
+
+impl From<Failure> for Diagnostics {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full(needed) => {
+                let message = format!("a core needs {needed} bytes, more than it has");
+                Diagnostic::new(DOES_NOT_FIT, Kind::Limit, message).into()
+            }
+            Failure::Found(found) => found,
+        }
+    }
 }
 
 impl Default for TileOptions {
@@ -116,6 +145,7 @@ impl Default for TileOptions {
             weight_price: 0.0,
             gather_above: None,
             chips: None,
+            memory: None,
         }
     }
 }
@@ -140,7 +170,8 @@ pub fn tile(
     machine: &Machine,
     options: &TileOptions,
 ) -> Result<Tiled, Diagnostics> {
-    Tiler::new(module, machine, options.chips)?.tile(options)
+    let tiled = Tiler::new(module, machine, options.chips)?.tile(options);
+    tiled.map_err(Diagnostics::from)
 }
 
 /// Tiles a model again and again, with other prices: what does not depend on them is found once.
@@ -177,8 +208,8 @@ impl<'m> Tiler<'m> {
     /// As [`tile`], for the chips that [`Tiler::new`] was told.
     ///
     /// # Errors
-    /// Pinned decisions that do not fit.
-    pub fn tile(&mut self, options: &TileOptions) -> Result<Tiled, Diagnostics> {
+    /// Pinned decisions that do not fit; weights that take more memory than the options allow.
+    pub fn tile(&mut self, options: &TileOptions) -> Result<Tiled, Failure> {
         let mut out = tiled::Module {
             name: self.module.name.clone(),
             machine: self.machine.name.as_str().into(),

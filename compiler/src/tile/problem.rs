@@ -23,6 +23,8 @@ pub(super) struct Problem<'f> {
     pub nodes: Vec<Node>,
     /// Number of the last node that uses a value (of those that compute; `usize::MAX` for outputs).
     pub last_use: Vec<usize>,
+    /// By value: how often nodes and results use it.
+    pub uses: Vec<u32>,
     /// By value: whether it can be had in any layout at the place where it is used: a weight, or a small
     /// value without operands, or another shape of one.
     pub free: Vec<bool>,
@@ -211,18 +213,22 @@ impl<'f> Problem<'f> {
             }
         }
         let mut last_use = vec![0; function.values.len()];
+        let mut uses = vec![0; function.values.len()];
         for (number, node) in nodes.iter().enumerate() {
             for arg in &function.nodes[node.id].args {
                 last_use[arg.index()] = number;
+                uses[arg.index()] += 1;
             }
         }
         for value in function.results() {
             last_use[value.index()] = usize::MAX;
+            uses[value.index()] += 1;
         }
         let mut problem = Self {
             function,
             nodes,
             last_use,
+            uses,
             free: vec![],
         };
         if problems.0.is_empty() {

@@ -225,6 +225,18 @@ impl<'p> RowClasses<'p> {
             }
             let mut uses = Uses::default();
             uses.add(expr);
+            let region = &self.program.regions[call.on];
+            if uses.repeats.is_empty() && uses.dims.is_empty() && region.len() <= MAX_EVALUATIONS {
+                let count = if uses.core { region.len() } else { 1 };
+                for (core, index) in region.cores().zip(0..count) {
+                    let env = IndexEnv::of_core(index, core, &[], &[]);
+                    match expr.eval(&env, &self.program.tables) {
+                        Some(v) => hull = Some(hull.map_or((v, v), |(l, h)| (l.min(v), h.max(v)))),
+                        None => self.no_value(&call, column, core),
+                    }
+                }
+                continue;
+            }
             let Some(part) = self.distinct(at, &counts, &[column], &uses) else {
                 known = false;
                 continue;
