@@ -17,8 +17,10 @@ use dojoc_ir::{graph, mesh, tiled};
 
 use crate::emit::Unsupported;
 use crate::emit::compute::Refused;
-use crate::tile::{Failure, NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler};
-use tiled_to_mesh::{Check, tiled_to_mesh};
+use crate::tile::{
+    Failure, NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler, keep_used, used_grids,
+};
+use tiled_to_mesh::{Check, Placer};
 
 /// A model at every level below GRAPH.
 #[derive(Clone, Debug)]
@@ -130,11 +132,14 @@ fn place(
     seconds: &mut [f64; 3],
 ) -> Result<(Placed, Plan), Diagnostics> {
     let start = Instant::now();
-    let mut tiler = Tiler::new(module, machine, options.tile.chips)?;
+    let mut tools = (
+        Tiler::new(module, machine, options.tile.chips)?,
+        Placer::new(machine),
+    );
     seconds[0] += start.elapsed().as_secs_f64();
     for number in 0..ATTEMPTS.len() {
         let check = (number, Check::Early);
-        match attempt(&mut tiler, machine, options, check, seconds) {
+        match attempt(&mut tools, machine, options, check, seconds) {
             Err(Failure::Full(_)) => {}
             Err(Failure::Found(found)) => return Err(found),
             Ok(placed) => return Ok(placed),
@@ -144,19 +149,19 @@ fn place(
     let mut best: Option<(u64, usize)> = None;
     for number in 0..ATTEMPTS.len() {
         let check = (number, Check::Values);
-        if let Err(Failure::Full(needed)) = attempt(&mut tiler, machine, options, check, seconds)
+        if let Err(Failure::Full(needed)) = attempt(&mut tools, machine, options, check, seconds)
             && best.is_none_or(|(bytes, _)| needed < bytes)
         {
             best = Some((needed, number));
         }
     }
     let check = (best.map_or(0, |(_, number)| number), Check::Whole);
-    attempt(&mut tiler, machine, options, check, seconds).map_err(Diagnostics::from)
+    attempt(&mut tools, machine, options, check, seconds).map_err(Diagnostics::from)
 }
 
 /// Tiles and places with the prices of one of [`ATTEMPTS`].
 fn attempt(
-    tiler: &mut Tiler<'_>,
+    (tiler, placer): &mut (Tiler<'_>, Placer<'_>),
     machine: &Machine,
     options: &LowerOptions,
     (number, check): (usize, Check),
@@ -173,18 +178,22 @@ fn attempt(
         ..options.tile.clone()
     };
     let Tiled {
-        module: tiled,
+        module: mut tiled,
         plan,
     } = tiler.tile(&attempt)?;
     seconds[0] += start.elapsed().as_secs_f64();
-    let mut axes = tiled.grids.values().flat_map(|grid| &grid.axes);
+    let used = used_grids(&tiled);
+    let mut axes = used.iter().flat_map(|grid| &tiled.grids[*grid].axes);
     if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
+        keep_used(&mut tiled);
         return Ok((Placed::Chips(tiled), plan));
     }
     let start = Instant::now();
-    let placed = tiled_to_mesh(tiled, machine, check);
+    let placed = placer.place(tiled, check);
     seconds[1] += start.elapsed().as_secs_f64();
-    Ok((Placed::OneChip(placed?), plan))
+    let mut mesh = placed?;
+    keep_used(&mut mesh.tiled);
+    Ok((Placed::OneChip(mesh), plan))
 }
 
 /// Checks the rules of MESH; what breaks one is our fault.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use dojoc_ir::attr::Number;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
 use dojoc_ir::entity::PrimaryMap;
-use dojoc_ir::machine::Machine;
+use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
-use dojoc_ir::program::{Packing, dense_strides};
+use dojoc_ir::program::{Packing, RouteRule, dense_strides};
 use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
 use dojoc_ir::types::DType;
 
@@ -36,46 +36,68 @@ pub(super) enum Check {
     Whole,
 }
 
-/// Places a tiled model on the first chip of a machine.
-///
-/// # Errors
-/// Reshards that no exchange carries out, steps that there are no instructions for, and values
-/// that do not fit into memory.
-pub(super) fn tiled_to_mesh(
-    tiled: Module,
-    machine: &Machine,
-    check: Check,
-) -> Result<mesh::Module, Failure> {
-    let mut schedules = PrimaryMap::new();
-    for function in tiled.functions.values() {
-        schedules.push(schedule(&tiled, function, machine, check)?);
+/// Places tiled models on the first chip of a machine, one after the other. Models whose grids have the
+/// same ids share what is found.
+pub(super) struct Placer<'m> {
+    machine: &'m Machine,
+    places: Vec<CoreAddress>,
+    exchanges: HashMap<(Layout, Layout), Arc<Exchange>>,
+    /// Scratch memory of exchanges in bytes.
+    staged: HashMap<(Layout, Layout, DType), u64>,
+    /// Scratch memory is known once code is there.
+    code: ProgramBuilder,
+}
+
+impl<'m> Placer<'m> {
+    /// Nothing is known yet.
+    pub fn new(machine: &'m Machine) -> Self {
+        let (places, route) = (snake(machine, 0).unwrap_or_default(), RouteRule::default());
+        Self {
+            machine,
+            exchanges: HashMap::new(),
+            staged: HashMap::new(),
+            code: ProgramBuilder::new("", machine, places.clone(), route),
+            places,
+        }
     }
-    Ok(mesh::Module { tiled, schedules })
+
+    /// Places a model.
+    ///
+    /// # Errors
+    /// Reshards that no exchange carries out, steps that there are no instructions for, and values
+    /// that do not fit into memory.
+    pub fn place(&mut self, tiled: Module, check: Check) -> Result<mesh::Module, Failure> {
+        let mut schedules = PrimaryMap::new();
+        for function in tiled.functions.values() {
+            schedules.push(schedule(self, &tiled, function, check)?);
+        }
+        Ok(mesh::Module { tiled, schedules })
+    }
 }
 
 fn schedule(
+    placer: &mut Placer<'_>,
     module: &Module,
     function: &Function,
-    machine: &Machine,
     check: Check,
 ) -> Result<Schedule, Failure> {
+    let machine = placer.machine;
     let body = &function.bodies[function.body()];
     let mut schedule = Schedule {
-        places: snake(machine, 0).unwrap_or_default(),
+        places: placer.places.clone(),
         ..Schedule::default()
     };
     schedule.storage = storage(module, function)?;
     if check != Check::Whole {
         assign(module, function, &mut schedule, &[], (machine, check))?;
     }
-    let mut known: HashMap<(Layout, Layout), Arc<Exchange>> = HashMap::new();
     for (at, stmt) in body.stmts.iter().enumerate() {
         let Stmt::Reshard(reshard) = stmt else {
             continue;
         };
         let layouts = [reshard.input, reshard.output].map(|v| function.values[v].layout.clone());
         let key = (layouts[0].clone(), layouts[1].clone());
-        let found = match known.get(&key) {
+        let found = match placer.exchanges.get(&key) {
             Some(found) => found.clone(),
             None => {
                 let found = exchange(&module.grids, &layouts[0], &layouts[1]).map_err(|cause| {
@@ -87,17 +109,15 @@ fn schedule(
                     })
                 })?;
                 let found = Arc::new(found);
-                known.insert(key, found.clone());
+                placer.exchanges.insert(key, found.clone());
                 found
             }
         };
         schedule.exchanges.push((at, found));
     }
     borders(function, &mut schedule)?;
-    // Scratch memory is known once code is there; addresses do not change the code.
-    let mut cx = ProgramBuilder::new("", machine, schedule.places.clone(), schedule.route);
+    // Addresses do not change the code.
     let mut needs: Vec<(usize, u64)> = vec![];
-    let mut staged: HashMap<(&Layout, &Layout, DType), u64> = HashMap::new();
     let last_uses = LastUses::of(body);
     for range in phases(body) {
         let bytes = match &body.stmts[range.start] {
@@ -112,13 +132,13 @@ fn schedule(
                 let dtype = function.values[reshard.input].ty.dtype;
                 let (from, to) = (of(reshard.input), of(reshard.output));
                 // Storage follows from the layouts.
-                let key = (from.layout, to.layout, dtype);
-                match staged.get(&key) {
+                let key = (from.layout.clone(), to.layout.clone(), dtype);
+                match placer.staged.get(&key) {
                     Some(bytes) => *bytes,
                     None => {
                         let bytes = scratch_bytes(&module.grids, exchange, from, to, dtype)
                             .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?;
-                        staged.insert(key, bytes);
+                        placer.staged.insert(key, bytes);
                         bytes
                     }
                 }
@@ -129,7 +149,14 @@ fn schedule(
             }
             _ => {
                 let uses = (&[][..], &last_uses);
-                let phase = phase(&mut cx, module, function, &schedule, range.clone(), uses);
+                let phase = phase(
+                    &mut placer.code,
+                    module,
+                    function,
+                    &schedule,
+                    range.clone(),
+                    uses,
+                );
                 phase.map_err(|e| refused(&e))?.scratch_bytes()
             }
         };

@@ -22,7 +22,6 @@ mod traffic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dojoc_ir::diag::{CodeInfo, Diagnostic, Diagnostics, Kind};
-use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled;
@@ -171,7 +170,9 @@ pub fn tile(
     options: &TileOptions,
 ) -> Result<Tiled, Diagnostics> {
     let tiled = Tiler::new(module, machine, options.chips)?.tile(options);
-    tiled.map_err(Diagnostics::from)
+    let mut tiled = tiled.map_err(Diagnostics::from)?;
+    keep_used(&mut tiled.module);
+    Ok(tiled)
 }
 
 /// Tiles a model again and again, with other prices: what does not depend on them is found once.
@@ -205,7 +206,8 @@ impl<'m> Tiler<'m> {
         })
     }
 
-    /// As [`tile`], for the chips that [`Tiler::new`] was told.
+    /// As [`tile`], for the chips that [`Tiler::new`] was told. The module has the grids of all searches so
+    /// far, each under one id for good; [`keep_used`] takes those away that it does not need.
     ///
     /// # Errors
     /// Pinned decisions that do not fit; weights that take more memory than the options allow.
@@ -226,7 +228,7 @@ impl<'m> Tiler<'m> {
             let function = build::build(problem, &choice, grids, options)?;
             out.functions.push(function);
         }
-        keep_used(&mut out, grids.list());
+        out.grids = grids.list().clone();
         Ok(Tiled { module: out, plan })
     }
 
@@ -241,22 +243,35 @@ impl<'m> Tiler<'m> {
     }
 }
 
-/// Gives a module those grids that its values and groups are on; the search has tried many more.
-fn keep_used(module: &mut tiled::Module, grids: &PrimaryMap<tiled::GridId, tiled::Grid>) {
-    let mut ids: Vec<&mut tiled::GridId> = vec![];
-    for function in module.functions.iter_mut().map(|(_, f)| f) {
-        ids.extend(function.values.iter_mut().map(|(_, v)| &mut v.layout.grid));
-        for stmt in function.bodies.iter_mut().flat_map(|(_, b)| &mut b.stmts) {
+/// The grids that values and groups of a module are on.
+pub fn used_grids(module: &tiled::Module) -> BTreeSet<tiled::GridId> {
+    let mut used = BTreeSet::new();
+    for function in module.functions.values() {
+        used.extend(function.values.values().map(|v| v.layout.grid));
+        for stmt in function.bodies.values().flat_map(|b| &b.stmts) {
             if let tiled::Stmt::Group(group) = stmt {
-                ids.push(&mut group.grid);
+                used.insert(group.grid);
             }
         }
     }
-    let used: BTreeSet<tiled::GridId> = ids.iter().map(|id| **id).collect();
+    used
+}
+
+/// Takes grids away that nothing in a module is on, and numbers the others anew.
+pub fn keep_used(module: &mut tiled::Module) {
+    let used = used_grids(module);
+    let all = std::mem::take(&mut module.grids);
     let kept: BTreeMap<_, _> = (used.into_iter())
-        .map(|id| (id, module.grids.push(grids[id].clone())))
+        .map(|id| (id, module.grids.push(all[id].clone())))
         .collect();
-    for id in ids {
-        *id = kept[&*id];
+    for function in module.functions.iter_mut().map(|(_, f)| f) {
+        for (_, value) in function.values.iter_mut() {
+            value.layout.grid = kept[&value.layout.grid];
+        }
+        for stmt in function.bodies.iter_mut().flat_map(|(_, b)| &mut b.stmts) {
+            if let tiled::Stmt::Group(group) = stmt {
+                group.grid = kept[&group.grid];
+            }
+        }
     }
 }
