@@ -14,6 +14,14 @@ pub struct Item {
     pub live: Range<usize>,
 }
 
+/// Bytes that are taken for a while.
+struct Placed {
+    start: u64,
+    /// The first byte at which something else may begin.
+    end: u64,
+    live: Range<usize>,
+}
+
 /// Addresses of items, none of which share a byte at the same time, and the high-water mark.
 ///
 /// Largest first, each at the lowest address that is free during its life (first fit by decreasing
@@ -26,8 +34,10 @@ pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
         (std::cmp::Reverse(item.bytes), std::cmp::Reverse(long), *i)
     });
     let mut addresses = vec![0; items.len()];
+    let first = items.iter().map(|i| i.live.start).min().unwrap_or(0);
+    let last = items.iter().map(|i| i.live.end).max().unwrap_or(0);
     // Placed items by address.
-    let mut placed: Vec<usize> = vec![];
+    let mut placed: Vec<Placed> = vec![];
     let mut high = 0;
     for i in order {
         let item = &items[i];
@@ -36,21 +46,31 @@ pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
         }
         let mut at = 0u64;
         for other in &placed {
-            let (start, taken) = (addresses[*other], items[*other].bytes);
-            let overlaps = items[*other].live.start < item.live.end
-                && item.live.start < items[*other].live.end;
+            let overlaps = other.live.start < item.live.end && item.live.start < other.live.end;
             if !overlaps {
                 continue;
             }
-            if at + item.bytes <= start {
+            if at + item.bytes <= other.start {
                 break;
             }
-            at = at.max((start + taken).next_multiple_of(ALIGN));
+            at = at.max(other.end);
         }
         addresses[i] = at;
         high = high.max(at + item.bytes);
-        let position = placed.partition_point(|p| addresses[*p] <= at);
-        placed.insert(position, i);
+        let here = Placed {
+            start: at,
+            end: (at + item.bytes).next_multiple_of(ALIGN),
+            live: item.live.clone(),
+        };
+        let position = placed.partition_point(|p| p.start <= at);
+        // What is always there is one piece with its neighbour: nothing ever lies between.
+        let always = |p: &Placed| p.live == (first..last);
+        match position.checked_sub(1).map(|before| &mut placed[before]) {
+            Some(before) if always(before) && always(&here) && before.end == at => {
+                before.end = here.end;
+            }
+            _ => placed.insert(position, here),
+        }
     }
     (addresses, high)
 }

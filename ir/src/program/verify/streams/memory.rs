@@ -1,5 +1,7 @@
 //! What of a core's SRAM is defined from call to call of an entry.
 
+use std::sync::Arc;
+
 use super::intervals::Intervals;
 use super::ranges::Ranges;
 use super::relocate::Relocation;
@@ -53,7 +55,8 @@ pub(super) struct Damage {
 pub(super) struct Memory {
     /// Bytes that may be read.
     defined: Ranges,
-    lasting: Intervals<Lasting>,
+    /// Bytes that outlive the run, and whose they are; they do not change after the start.
+    lasting: Arc<(Ranges, Intervals<Lasting>)>,
     /// Who destroyed bytes, if that is asked for: most programs have no bytes that anyone misses.
     gone: Option<Intervals<Who>>,
 }
@@ -84,7 +87,9 @@ impl Memory {
 
     /// Bytes of a weight or state.
     pub(super) fn last(&mut self, low: i64, high: i64, of: Lasting) {
-        self.lasting.set(low, high, of);
+        let (bytes, owners) = Arc::make_mut(&mut self.lasting);
+        bytes.insert(low, high);
+        owners.set(low, high, of);
         self.define(low, high);
     }
 
@@ -125,10 +130,13 @@ impl Memory {
             let shift = there.shift(*low);
             let (low, high) = (low + shift, high + shift);
             let by = Who { shift, ..who };
-            for (low, high, of) in self.lasting.within(low, high) {
-                if of.weight || *after == After::Destroyed {
-                    let (bytes, of) = ((low, high), *of);
-                    damage.get_or_insert(Damage { bytes, of, by });
+            let (bytes, owners) = &*self.lasting;
+            if bytes.meets(low, high) {
+                for (low, high, of) in owners.within(low, high) {
+                    if of.weight || *after == After::Destroyed {
+                        let (bytes, of) = ((low, high), *of);
+                        damage.get_or_insert(Damage { bytes, of, by });
+                    }
                 }
             }
             match after {

@@ -238,7 +238,8 @@ impl<'p> Check<'p> {
             culprits,
             indices: BTreeMap::new(),
         };
-        let sound = |class| self.sound(&mut start(class, false));
+        let starts = self.starts(entry, classes.iter().map(|class| start(class, false)));
+        let sound = |class| self.sound(&mut start(class, false), &starts);
         let costs: Vec<Option<u64>> = classes.par_iter().map(sound).collect();
         for (class, cost) in classes.iter().zip(costs) {
             if let Some(cost) = cost {

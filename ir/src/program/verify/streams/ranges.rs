@@ -57,6 +57,12 @@ impl Ranges {
         }
     }
 
+    /// Whether a byte of `low..high` is in the set.
+    pub(super) fn meets(&self, low: i64, high: i64) -> bool {
+        let before = self.map.range(..high).next_back();
+        low < high && before.is_some_and(|(_, end)| *end > low)
+    }
+
     /// The first bytes of `low..high` that are not in the set.
     pub(super) fn gap(&self, low: i64, high: i64) -> Option<(i64, i64)> {
         let before = self.map.range(..=low).next_back();
@@ -101,6 +107,9 @@ mod tests {
                 (start, end.unwrap_or(high))
             });
             assert_eq!(ranges.gap(low, high), gap);
+            let (low, high) = (rng.random_range(0..38), rng.random_range(0..38));
+            let meets = (low..high).any(|at| bytes[at as usize]);
+            assert_eq!(ranges.meets(low, high), meets);
         }
     }
 }

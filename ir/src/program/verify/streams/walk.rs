@@ -1,6 +1,6 @@
 //! One core of a class on its way through an entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::{Violation, core_name};
@@ -49,6 +49,28 @@ pub(super) struct Walk<'e> {
     pub(super) culprits: bool,
     /// Indices of the core in regions.
     pub(super) indices: BTreeMap<RegionId, Option<u64>>,
+}
+
+/// What cores hold when an entry starts.
+#[derive(Default)]
+pub(super) struct Starts {
+    /// Regions with parts of tensors.
+    regions: BTreeSet<RegionId>,
+    /// By which of the regions a core is in.
+    known: BTreeMap<Vec<bool>, Memory>,
+    /// Tensors that lie at one place on all cores of their regions.
+    fixed: Vec<TensorId>,
+    /// The others.
+    varying: Vec<TensorId>,
+}
+
+impl Starts {
+    fn key(&self, walk: &mut Walk<'_>, program: &Program) -> Vec<bool> {
+        let regions = self.regions.iter();
+        regions
+            .map(|on| walk.index(program, *on).is_some())
+            .collect()
+    }
 }
 
 /// How a walk goes on.
@@ -103,11 +125,42 @@ fn shard_bytes(
 }
 
 impl Check<'_> {
+    /// What cores hold when an entry starts of what depends on regions alone.
+    pub(super) fn starts<'w>(
+        &self,
+        entry: &Entry,
+        walks: impl Iterator<Item = Walk<'w>>,
+    ) -> Starts {
+        let mut starts = Starts::default();
+        for id in self.tensors(entry) {
+            let mut parts = sram_shards(self.program, id).enumerate();
+            if parts.all(|(number, _)| self.places.contains_key(&(id, number))) {
+                let on = sram_shards(self.program, id).map(|(_, on, _)| on);
+                starts.regions.extend(on);
+                starts.fixed.push(id);
+            } else {
+                starts.varying.push(id);
+            }
+        }
+        for mut walk in walks {
+            let key = starts.key(&mut walk, self.program);
+            starts.known.entry(key).or_insert_with(|| {
+                self.start(&mut walk, &starts.fixed);
+                walk.memory
+            });
+        }
+        starts
+    }
+
     /// The steps that following a core takes, if nothing is wrong; `None` where that needs a closer
     /// look, and for repeats.
-    pub(super) fn sound(&self, walk: &mut Walk<'_>) -> Option<u64> {
+    pub(super) fn sound(&self, walk: &mut Walk<'_>, starts: &Starts) -> Option<u64> {
         let mut cost = self.program.tensors.len();
-        self.start(walk);
+        match starts.known.get(&starts.key(walk, self.program)) {
+            Some(memory) => walk.memory = memory.clone(),
+            None => self.start(walk, &starts.fixed),
+        }
+        self.start(walk, &starts.varying);
         for (at, (step, call)) in walk.entry.steps.iter().zip(walk.calls).enumerate() {
             cost += 1;
             let on = match step {
@@ -151,7 +204,7 @@ impl Check<'_> {
         if !self.spend(self.program.tensors.len() as u64, walk.id) {
             return Flow::Stop;
         }
-        self.start(walk);
+        self.start(walk, &self.tensors(walk.entry));
         let mut open: Vec<Frame> = Vec::new();
         let mut counters: Vec<i64> = Vec::new();
         let mut pc = 0;
@@ -232,9 +285,10 @@ impl Check<'_> {
         })
     }
 
-    /// Puts weights, states and inputs into the memory of the core.
-    fn start(&self, walk: &mut Walk<'_>) {
-        for (id, tensor) in self.program.tensors.iter() {
+    /// Puts those of some tensors that are weights, states or inputs into the memory of the core.
+    fn start(&self, walk: &mut Walk<'_>, tensors: &[TensorId]) {
+        for id in tensors.iter().copied() {
+            let tensor = &self.program.tensors[id];
             let weight = matches!(tensor.kind, TensorKind::Weight(_));
             let lasting = weight || matches!(tensor.kind, TensorKind::State(_));
             if !lasting && !walk.entry.inputs.contains(&id) {
