@@ -149,10 +149,14 @@ fn place(
     let mut best: Option<(u64, usize)> = None;
     for number in 0..ATTEMPTS.len() {
         let check = (number, Check::Values);
-        if let Err(Failure::Full(needed)) = attempt(&mut tools, machine, options, check, seconds)
-            && best.is_none_or(|(bytes, _)| needed < bytes)
-        {
-            best = Some((needed, number));
+        match attempt(&mut tools, machine, options, check, seconds) {
+            Err(Failure::Full(needed)) => {
+                if best.is_none_or(|(bytes, _)| needed < bytes) {
+                    best = Some((needed, number));
+                }
+            }
+            Err(Failure::Found(found)) => return Err(found),
+            Ok(placed) => return Ok(placed),
         }
     }
     let check = (best.map_or(0, |(_, number)| number), Check::Whole);
