@@ -1,6 +1,6 @@
 //! Saturation proposes forms of a model; the program that is kept is the fastest of theirs.
 
-use dojoc::{CompileOptions, Compiler, Module, Source, Target};
+use dojoc::{CompileOptions, Compiler, Module, Plan, Source, Target};
 use dojoc_ir::graph;
 use dojoc_tests::layers::transformer;
 use dojoc_tests::random_graph::{Options, random_module};
@@ -47,4 +47,20 @@ fn saturation_makes_no_program_slower() {
         compared > 30 && faster > 3,
         "{compared} compared, {faster} faster"
     );
+}
+
+/// Also where the search has merged loops in ways that follow from the layout of an operand.
+#[test]
+fn a_plan_that_was_printed_is_taken_back() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/model.onnx");
+    let options = CompileOptions::default().dim("N", 8);
+    let module = Module::from_path(path, &options).unwrap_or_else(|e| panic!("{e}"));
+    let plan = |options: &CompileOptions| {
+        let compiled = Compiler::new(options).compile(&module);
+        compiled.unwrap_or_else(|e| panic!("{e}")).plan.to_toml()
+    };
+    let text = plan(&options);
+    assert!(text.contains("d2*d3"), "{text}");
+    let back = Plan::parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(plan(&options.plan(back)), text);
 }

@@ -191,14 +191,21 @@ impl Plan {
                 .iter()
                 .all(|(dim, _)| rule.rule.names().contains(&&**dim))
         };
-        let Some(rule) = [&rules.widest, &rules.finest].into_iter().find(|r| fits(r)) else {
+        let rule_of =
+            |rules: &Rules| match [&rules.widest, &rules.finest].into_iter().find(|r| fits(r)) {
+                Some(rule) => Some(rule.clone()),
+                None => rules
+                    .named(split.iter().map(|(dim, _)| &**dim))
+                    .map(Arc::new),
+            };
+        let Some(rule) = rule_of(rules) else {
             // A name of a source may stand for several nodes of an expansion.
             let own = names(problem, number).first() == Some(&name);
             let of_others = (0..problem.nodes.len()).any(|other| {
                 other != number
                     && names(problem, other).contains(&name)
                     && matches!(&problem.nodes[other].kind, NodeKind::Step(r)
-                        if fits(&r.widest) || fits(&r.finest))
+                        if rule_of(r).is_some())
             });
             if of_others && !own {
                 return Ok(None);
@@ -242,7 +249,7 @@ impl Plan {
             }
         }
         Ok(Some(Candidate::new(
-            rules, rule, grid, splits, grids, machine,
+            rules, &rule, grid, splits, grids, machine,
         )))
     }
 }

@@ -96,6 +96,33 @@ impl Rules {
         })
     }
 
+    /// The rule with those loops merged that names as `d2*d3` join, and no others.
+    pub fn named<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<Rule> {
+        if self.finest.loops.is_empty() {
+            return None;
+        }
+        let single = self.finest.rule.names();
+        let mut merged: Vec<Range<usize>> = vec![];
+        for name in names {
+            let parts: Vec<&str> = name.split('*').collect();
+            let first = single.iter().position(|n| n == &parts[0])?;
+            let range = first..first + parts.len();
+            if single.get(range.clone())? != parts {
+                return None;
+            }
+            merged.push(range);
+        }
+        let alone = (0..single.len()).filter(|d| merged.iter().all(|m| !m.contains(d)));
+        let mut loops: Vec<Range<usize>> = alone.map(|d| d..d + 1).collect();
+        loops.extend(merged);
+        loops.sort_by_key(|l| l.start);
+        if loops.windows(2).any(|pair| pair[0].end > pair[1].start) {
+            return None;
+        }
+        let rule = coalesced(&self.op, &self.args, &self.results, &loops).ok()?;
+        Some(Rule { loops, rule })
+    }
+
     /// The rule with loops merged where an operand is seen under a view of fewer dims: loops that
     /// walk dims of one view dim become one, if all operands and results allow it.
     pub fn adapted(&self, operand: usize, view: &[u64]) -> Option<Rule> {
