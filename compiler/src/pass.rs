@@ -365,9 +365,7 @@ impl<'a> Run<'a> {
                 dump: None,
             })
         })?;
-        // What nothing has changed has been verified.
         if self.options.verify
-            && changes > 0
             && let Err(diagnostics) = output.verify()
         {
             return Err(Box::new(Failure {

@@ -1,6 +1,6 @@
 //! Passes over a model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dojoc_compiler::analysis::predict::{Prediction, predict};
@@ -123,8 +123,8 @@ struct Form {
     compiled: Compiled,
     lowered: Lowered,
     predicted: Prediction,
-    /// By stage.
-    seconds: Vec<(&'static str, f64)>,
+    /// Of tiling, placing, emission and prediction.
+    seconds: [f64; 4],
 }
 
 /// Takes the name of a pass and the text of the model after it.
@@ -213,14 +213,15 @@ impl Compiler {
         let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
         let stages = pipeline::STAGES.iter().map(|stage| stage.name);
         self.check_dump(passes.iter().map(|pass| pass.name).chain(stages))?;
+        let (form, mut seconds) = self.best(module, &passes, &target)?;
         let Form {
             extraction,
             mut compiled,
             lowered,
             predicted,
-            mut seconds,
-        } = self.best(module, &passes, &target)?;
-        let mut dump = dump;
+            ..
+        } = form;
+        let mut dump = dump.filter(|_| self.options.dump_after != DumpAfter::None);
         let mut validator = None;
         // The form that was chosen is made once more where somebody wants to look at its passes.
         if dump.is_some() || self.options.validate.is_some() {
@@ -296,23 +297,25 @@ impl Compiler {
 
     /// The form of a model whose program is predicted to be the fastest, among those that saturation
     /// chooses by the search of the mapper, by bounds of single ops, and not at all. Forms without a
-    /// program do not count, unless all are so.
+    /// program do not count, unless all are so. Also the seconds that all of them took, by stage.
     fn best(
         &self,
         module: &Module,
         passes: &[&'static Pass<graph::Module>],
         target: &Target,
-    ) -> Result<Form> {
-        let mut seconds: BTreeMap<&'static str, f64> = BTreeMap::new();
+    ) -> Result<(Form, Vec<(&'static str, f64)>)> {
         let start = Instant::now();
         let models = self.models(module, passes)?;
-        seconds.insert("graph", start.elapsed().as_secs_f64());
+        let mut seconds = vec![("graph", start.elapsed().as_secs_f64())];
         let models = models.into_par_iter();
         let mut forms: Vec<Result<Form>> = models
             .map(|(extraction, compiled)| self.lowered(compiled, extraction, target))
             .collect();
-        for (stage, s) in forms.iter().flatten().flat_map(|form| &form.seconds) {
-            *seconds.entry(stage).or_default() += s;
+        for (n, stage) in ["tile", "place", "emit", "predict"].into_iter().enumerate() {
+            seconds.push((
+                stage,
+                forms.iter().flatten().map(|form| form.seconds[n]).sum(),
+            ));
         }
         let cycles =
             |form: &Result<Form>| form.as_ref().map_or(u64::MAX, |form| form.predicted.cycles);
@@ -320,12 +323,7 @@ impl Compiler {
         let best = (0..forms.len())
             .min_by_key(|n| cycles(&forms[*n]))
             .unwrap_or(0);
-        let mut best = forms.swap_remove(best)?;
-        let stages = ["graph", "tile", "place", "emit", "predict"].into_iter();
-        best.seconds = stages
-            .map(|stage| (stage, seconds.get(stage).copied().unwrap_or(0.0)))
-            .collect();
-        Ok(best)
+        Ok((forms.swap_remove(best)?, seconds))
     }
 
     /// The different forms of a model after all passes.
@@ -385,12 +383,7 @@ impl Compiler {
             compiled,
             lowered,
             predicted,
-            seconds: vec![
-                ("tile", tile),
-                ("place", place),
-                ("emit", emit),
-                ("predict", predict),
-            ],
+            seconds: [tile, place, emit, predict],
         })
     }
 

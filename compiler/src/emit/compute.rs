@@ -133,15 +133,14 @@ pub fn phase(
     let loc = first
         .and_then(|step| step.loc.as_ref())
         .map(|loc| cx.loc(loc));
-    let root_of = |value: &ValueId| {
-        let storage = schedule.storage.get(value);
-        storage.and_then(|s| s.alias).unwrap_or(*value)
-    };
     let uses = Uses {
         made: steps.iter().flat_map(|s| s.results.clone()).collect(),
         last,
         end: stmts.end,
-        kept: kept.iter().flat_map(|v| [*v, root_of(v)]).collect(),
+        kept: kept
+            .iter()
+            .flat_map(|v| [*v, schedule.root_of(*v)])
+            .collect(),
     };
     let (key, values) = key(function, schedule, grid_id, &steps, &uses);
     if let Some(code) = cx.phases.get(&key) {
@@ -193,16 +192,12 @@ fn key(
             values.len() - 1
         })
     };
-    let root_of = |value: &ValueId| {
-        let storage = schedule.storage.get(value);
-        storage.and_then(|s| s.alias).unwrap_or(*value)
-    };
     let mut list = vec![];
     for step in steps {
         let mut all = |values: &[ValueId]| -> Vec<usize> {
             (values.iter())
                 .map(|value| {
-                    number(root_of(value));
+                    number(schedule.root_of(*value));
                     number(*value)
                 })
                 .collect()
@@ -219,7 +214,7 @@ fn key(
     let of = |value: &ValueId| {
         let data = &function.values[*value];
         let storage = schedule.storage.get(value);
-        let root = root_of(value);
+        let root = schedule.root_of(*value);
         ValueKey {
             ty: data.ty.clone(),
             layout: data.layout.clone(),

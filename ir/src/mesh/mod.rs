@@ -145,6 +145,12 @@ impl Schedule {
         Some(exchange)
     }
 
+    /// The value whose bytes a value is: itself, unless it is a view.
+    pub fn root_of(&self, value: ValueId) -> ValueId {
+        let storage = self.storage.get(&value);
+        storage.and_then(|s| s.alias).unwrap_or(value)
+    }
+
     /// Address and bytes of the scratch memory of a statement.
     pub fn scratch_of(&self, stmt: usize) -> Option<(u64, u64)> {
         let mut scratch = self.scratch.iter();
