@@ -241,7 +241,10 @@ impl Compiler {
         let executable = Executable::compiled(lowered.program, weights);
         let start = Instant::now();
         if self.options.verify {
-            executable.verify(&target)?;
+            match &self.options.cancel {
+                Some(cancel) => executable.verify_until(&target, cancel)?,
+                None => executable.verify(&target)?,
+            }
         }
         seconds.push(("verify", start.elapsed().as_secs_f64()));
         if let Some(validator) = &mut validator {
@@ -348,13 +351,18 @@ impl Compiler {
         };
         let before = run(module, &passes[..at], Extraction::Planned)?;
         let mut forms: Vec<(Extraction, Compiled)> = vec![];
-        for extraction in [Extraction::Planned, Extraction::Bounds, Extraction::Keep] {
-            let form = run(&before.module, &passes[at..=at], extraction)?;
+        let choices = [Extraction::Planned, Extraction::Bounds, Extraction::Keep];
+        let chosen: Vec<(Extraction, Result<Compiled>)> = choices
+            .into_par_iter()
+            .map(|choice| (choice, run(&before.module, &passes[at..=at], choice)))
+            .collect();
+        for (extraction, form) in chosen {
+            let form = form?;
             if forms.iter().all(|(_, f)| functions(f) != functions(&form)) {
                 forms.push((extraction, form));
             }
         }
-        let finished = forms.into_iter().map(|(extraction, form)| {
+        let finished = forms.into_par_iter().map(|(extraction, form)| {
             let after = run(&form.module, &passes[at + 1..], extraction)?;
             let warnings = [&before, &form, &after].map(|c| c.warnings.0.clone());
             let compiled = Compiled {
@@ -364,7 +372,8 @@ impl Compiler {
             };
             Ok((extraction, compiled))
         });
-        finished.collect()
+        // The error of the first that has one, whichever came first.
+        finished.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// The program of a form.

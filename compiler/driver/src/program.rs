@@ -31,6 +31,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use dojoc_compiler::io::atomic::write_bytes_atomic;
@@ -41,7 +42,7 @@ use dojoc_ir::graph::{Weight, WeightSource, closest};
 pub use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::container::{self, MAGIC};
 use dojoc_ir::program::{
-    Affine, Env, Program, SourceMap, Sources, TensorId, parse, verify::verify,
+    Affine, Env, Program, SourceMap, Sources, TensorId, parse, verify::verify_until,
 };
 use dojoc_ir::types::Type;
 pub use dojoc_runtime::exec::Executor;
@@ -169,8 +170,16 @@ impl Executable {
     /// # Errors
     /// All violations, with their places in the text or the user's model.
     pub fn verify(&self, target: &Target) -> Result<()> {
+        self.verify_until(target, &AtomicBool::new(false))
+    }
+
+    /// As [`verify`](Self::verify); once `cancel` is set it gives up.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify); that it was cancelled.
+    pub fn verify_until(&self, target: &Target, cancel: &AtomicBool) -> Result<()> {
         let spans = self.text.as_deref().map(|(_, spans)| spans);
-        let violations = verify(&self.program, target.machine());
+        let violations = verify_until(&self.program, target.machine(), cancel);
         let found = violations
             .into_iter()
             .map(|v| v.into_diagnostic(&self.program, spans));

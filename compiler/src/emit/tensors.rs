@@ -49,7 +49,7 @@ pub fn recipe(weight: &Weight, view: &[u64]) -> Result<Recipe, Unsupported> {
         (WeightSource::Inline, Some(data)) => RecipeNode::Inline {
             dtype: weight.ty.dtype,
             shape: view.to_vec(),
-            data: bytes::Bytes::copy_from_slice(data.bytes()),
+            data: data.bytes().clone(),
         },
         (WeightSource::Inline, None) => {
             let message = format!("the weight `{}`, whose bytes are not at hand", weight.name);

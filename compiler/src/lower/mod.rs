@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc, Place};
+use dojoc_ir::entity::PrimaryMap;
+
 use dojoc_ir::machine::Machine;
 use dojoc_ir::program::Program;
 use dojoc_ir::{graph, mesh, tiled};
@@ -132,10 +134,11 @@ fn place(
     seconds: &mut [f64; 3],
 ) -> Result<(Placed, Plan), Diagnostics> {
     let start = Instant::now();
-    let mut tools = (
-        Tiler::new(module, machine, options.tile.chips)?,
-        Placer::new(machine),
-    );
+    let mut tools = Tools {
+        tiler: Tiler::new(module, machine, options.tile.chips)?,
+        placer: Placer::new(machine),
+        full: vec![],
+    };
     seconds[0] += start.elapsed().as_secs_f64();
     for number in 0..ATTEMPTS.len() {
         let check = (number, Check::Early);
@@ -163,9 +166,17 @@ fn place(
     attempt(&mut tools, machine, options, check, seconds).map_err(Diagnostics::from)
 }
 
+/// What attempts share.
+struct Tools<'m> {
+    tiler: Tiler<'m>,
+    placer: Placer<'m>,
+    /// What did not fit: other prices often lead to the same.
+    full: Vec<PrimaryMap<tiled::FuncId, tiled::Function>>,
+}
+
 /// Tiles and places with the prices of one of [`ATTEMPTS`].
 fn attempt(
-    (tiler, placer): &mut (Tiler<'_>, Placer<'_>),
+    tools: &mut Tools<'_>,
     machine: &Machine,
     options: &LowerOptions,
     (number, check): (usize, Check),
@@ -176,28 +187,36 @@ fn attempt(
     let attempt = TileOptions {
         weight_price: options.tile.weight_price.max(weight_price),
         gather_above,
-        // What is gathered is not where it is used.
-        memory: (check == Check::Early && gather_above.is_none())
-            .then(|| machine.core_sram_bytes()),
+        memory: (check == Check::Early).then(|| machine.core_sram_bytes()),
         ..options.tile.clone()
     };
+    let tiled = tools.tiler.tile(&attempt);
+    seconds[0] += start.elapsed().as_secs_f64();
     let Tiled {
         module: mut tiled,
         plan,
-    } = tiler.tile(&attempt)?;
-    seconds[0] += start.elapsed().as_secs_f64();
+    } = tiled?;
     let used = used_grids(&tiled);
     let mut axes = used.iter().flat_map(|grid| &tiled.grids[*grid].axes);
     if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
         keep_used(&mut tiled);
         return Ok((Placed::Chips(tiled), plan));
     }
+    if check == Check::Early && tools.full.contains(&tiled.functions) {
+        return Err(Failure::Full(machine.core_sram_bytes()));
+    }
     let start = Instant::now();
-    let placed = placer.place(tiled, check);
+    let placed = tools.placer.place(&tiled, check);
     seconds[1] += start.elapsed().as_secs_f64();
-    let mut mesh = placed?;
-    keep_used(&mut mesh.tiled);
-    Ok((Placed::OneChip(mesh), plan))
+    let schedules = match placed {
+        Ok(schedules) => schedules,
+        Err(failure) => {
+            tools.full.push(tiled.functions);
+            return Err(failure);
+        }
+    };
+    keep_used(&mut tiled);
+    Ok((Placed::OneChip(mesh::Module { tiled, schedules }), plan))
 }
 
 /// Checks the rules of MESH; what breaks one is our fault.

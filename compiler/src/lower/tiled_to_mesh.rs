@@ -7,10 +7,13 @@ use std::sync::Arc;
 use dojoc_ir::attr::Number;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
 use dojoc_ir::entity::PrimaryMap;
+
 use dojoc_ir::machine::{CoreAddress, Machine};
-use dojoc_ir::mesh::{self, Exchange, Schedule, Storage};
+use dojoc_ir::mesh::{Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, RouteRule, dense_strides};
-use dojoc_ir::tiled::{Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced};
+use dojoc_ir::tiled::{
+    FuncId, Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced,
+};
 use dojoc_ir::types::DType;
 
 use super::memory::Memory;
@@ -66,12 +69,16 @@ impl<'m> Placer<'m> {
     /// # Errors
     /// Reshards that no exchange carries out, steps that there are no instructions for, and values
     /// that do not fit into memory.
-    pub fn place(&mut self, tiled: Module, check: Check) -> Result<mesh::Module, Failure> {
+    pub fn place(
+        &mut self,
+        tiled: &Module,
+        check: Check,
+    ) -> Result<PrimaryMap<FuncId, Schedule>, Failure> {
         let mut schedules = PrimaryMap::new();
         for function in tiled.functions.values() {
-            schedules.push(schedule(self, &tiled, function, check)?);
+            schedules.push(schedule(self, tiled, function, check)?);
         }
-        Ok(mesh::Module { tiled, schedules })
+        Ok(schedules)
     }
 }
 

@@ -10,16 +10,8 @@ pub const ALIGN: u64 = dojoc_ir::mesh::ALIGNMENT;
 pub struct Item {
     /// Bytes.
     pub bytes: u64,
-    /// When, in steps of a schedule.
+    /// When, in steps of a schedule; at least one.
     pub live: Range<usize>,
-}
-
-/// Bytes that are taken for a while.
-struct Placed {
-    start: u64,
-    /// The first byte at which something else may begin.
-    end: u64,
-    live: Range<usize>,
 }
 
 /// Addresses of items, none of which share a byte at the same time, and the high-water mark.
@@ -36,8 +28,7 @@ pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
     let mut addresses = vec![0; items.len()];
     let first = items.iter().map(|i| i.live.start).min().unwrap_or(0);
     let last = items.iter().map(|i| i.live.end).max().unwrap_or(0);
-    // Placed items by address.
-    let mut placed: Vec<Placed> = vec![];
+    let mut placed = Taken::new(first..last);
     let mut high = 0;
     for i in order {
         let item = &items[i];
@@ -45,34 +36,95 @@ pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
             continue;
         }
         let mut at = 0u64;
-        for other in &placed {
-            let overlaps = other.live.start < item.live.end && item.live.start < other.live.end;
-            if !overlaps {
-                continue;
-            }
-            if at + item.bytes <= other.start {
+        for (start, end) in placed.during(&item.live) {
+            if at + item.bytes <= start {
                 break;
             }
-            at = at.max(other.end);
+            at = at.max(end);
         }
         addresses[i] = at;
         high = high.max(at + item.bytes);
-        let here = Placed {
-            start: at,
-            end: (at + item.bytes).next_multiple_of(ALIGN),
-            live: item.live.clone(),
-        };
-        let position = placed.partition_point(|p| p.start <= at);
-        // What is always there is one piece with its neighbour: nothing ever lies between.
-        let always = |p: &Placed| p.live == (first..last);
-        match position.checked_sub(1).map(|before| &mut placed[before]) {
-            Some(before) if always(before) && always(&here) && before.end == at => {
-                before.end = here.end;
-            }
-            _ => placed.insert(position, here),
-        }
+        let end = (at + item.bytes).next_multiple_of(ALIGN);
+        placed.insert((at, end), item.live.clone());
     }
     (addresses, high)
+}
+
+/// Bytes that are taken, with the first byte at which something else may begin.
+type Bytes = (u64, u64);
+
+/// Periods into which the time of [`Taken`] is divided.
+const PERIODS: usize = 1024;
+
+/// Bytes that are taken for a while.
+struct Taken {
+    /// The whole time.
+    time: Range<usize>,
+    /// What is always taken, ascending; neighbours are one piece.
+    always: Vec<Bytes>,
+    /// What else is taken in each period, by address, and when.
+    periods: Vec<Vec<(Bytes, Range<usize>)>>,
+}
+
+impl Taken {
+    fn new(time: Range<usize>) -> Self {
+        Self {
+            time,
+            always: vec![],
+            periods: vec![vec![]; PERIODS],
+        }
+    }
+
+    /// The periods that a life is in.
+    fn periods(&self, live: &Range<usize>) -> Range<usize> {
+        let width = self.time.len().div_ceil(PERIODS).max(1);
+        let (first, last) = (live.start - self.time.start, live.end - self.time.start);
+        first / width..last.div_ceil(width)
+    }
+
+    fn insert(&mut self, (start, end): Bytes, live: Range<usize>) {
+        if live == self.time {
+            // Nothing ever lies between two that are always there.
+            let next = self.always.partition_point(|(s, _)| *s < start);
+            let behind = self.always.get(next).filter(|(s, _)| *s == end);
+            let end = behind.map_or(end, |(_, e)| *e);
+            let merged = next..next + usize::from(behind.is_some());
+            match next.checked_sub(1).map(|before| self.always[before]) {
+                Some((first, e)) if e == start => {
+                    self.always.splice(next - 1..merged.end, [(first, end)]);
+                }
+                _ => {
+                    self.always.splice(merged, [(start, end)]);
+                }
+            }
+            return;
+        }
+        for period in self.periods(&live) {
+            let taken = &mut self.periods[period];
+            let at = taken.partition_point(|(bytes, _)| *bytes < (start, end));
+            taken.insert(at, ((start, end), live.clone()));
+        }
+    }
+
+    /// What is taken at some time of a life, ascending.
+    fn during(&self, live: &Range<usize>) -> impl Iterator<Item = Bytes> {
+        let periods = &self.periods[self.periods(live)];
+        let there = periods.iter().flatten();
+        let there = there.filter(|(_, l)| l.start < live.end && live.start < l.end);
+        let mut there: Vec<Bytes> = there.map(|(bytes, _)| *bytes).collect();
+        if periods.len() > 1 {
+            there.sort_unstable();
+        }
+        let (mut always, mut there) = (
+            self.always.iter().copied().peekable(),
+            there.into_iter().peekable(),
+        );
+        std::iter::from_fn(move || match (always.peek(), there.peek()) {
+            (Some(a), Some(b)) if b < a => there.next(),
+            (None, _) => there.next(),
+            _ => always.next(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -89,12 +141,14 @@ mod tests {
             (seed >> 33) % n
         };
         for _ in 0..50 {
+            let scale = 1 + next(60) as usize;
             let items: Vec<Item> = (0..40)
                 .map(|_| {
                     let start = next(30) as usize;
+                    let end = start + 1 + next(8) as usize;
                     Item {
                         bytes: next(1000),
-                        live: start..start + 1 + next(8) as usize,
+                        live: start * scale..end * scale - next(scale as u64) as usize,
                     }
                 })
                 .collect();

@@ -214,7 +214,8 @@ impl Builder<'_> {
             return Ok(*id);
         }
         if let GraphDef::Weight(weight) = self.problem.function.values[value].def {
-            let layout = self.at_rest(traffic::unpadded(need), self.problem.width(value));
+            let (layout, width) = (traffic::unpadded(need), self.problem.width(value));
+            let layout = traffic::at_rest(layout, width, self.gather_above, self.grids);
             return Ok(match self.known.get(&(value, layout.clone())) {
                 Some(id) => *id,
                 None => self.value(value, layout, ValueDef::Weight(weight)),
@@ -249,34 +250,6 @@ impl Builder<'_> {
             .get(&value)
             .ok_or("a value is used before it is made")?;
         self.source(value, number, need.grid)
-    }
-
-    /// The layout of a weight between its uses: split over the cores that would hold the same part,
-    /// if that part is large.
-    fn at_rest(&self, mut layout: Layout, width: u64) -> Layout {
-        let grid = &self.grids[layout.grid];
-        let windows = layout.largest_window(grid);
-        let bytes = windows.iter().product::<u64>().saturating_mul(width);
-        let axes = layout.replicated_axes(grid);
-        if axes.is_empty() || self.gather_above.is_none_or(|limit| bytes <= limit) {
-            return layout;
-        }
-        // The outermost dim that gives every core a part keeps parts contiguous.
-        let parts: u64 = axes.iter().map(|a| grid.axes[*a].size).product();
-        let plain = |t: &usize| layout.splits[*t].is_plain(layout.view[*t]);
-        let wide = (0..layout.view.len())
-            .filter(plain)
-            .find(|t| windows[*t] >= parts);
-        let largest = || {
-            (0..layout.view.len())
-                .filter(plain)
-                .max_by_key(|t| windows[*t])
-        };
-        if let Some(t) = wide.or_else(largest) {
-            layout.splits[t].axes.extend(axes);
-            layout.splits[t].unit = 1;
-        }
-        layout
     }
 
     /// Makes a small value on every core of a grid.

@@ -8,6 +8,7 @@ use dojoc_ir::entity::EntityId as _;
 use dojoc_ir::graph::ValueId;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled::{Layout, result_layout};
+use dojoc_ir::types::Type;
 
 use super::candidates::{self, Candidate};
 use super::grids::Grids;
@@ -48,15 +49,28 @@ struct Need {
     base: LayoutNo,
     /// Elements of the largest window.
     elements: f64,
-    /// Elements of the tensor in it.
-    inside: u64,
 }
 
-/// Where a node stands: its rules, which operands move, and the layouts that they have.
-type Situation = (u32, Vec<bool>, Vec<Option<LayoutNo>>);
+/// What a search knows of an operand when it comes to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Operand {
+    weight: bool,
+    /// Whether it can be had in any layout.
+    free: bool,
+    layout: Option<LayoutNo>,
+    /// The position of the same value among the operands before.
+    first: Option<usize>,
+}
 
 /// Shared ways of equal nodes.
 type Ways = Rc<[Rc<Way>]>;
+
+/// The ways of nodes in equal situations, cheapest first, with their cycles: work, weights and
+/// reshards. `None` where nothing is to decide.
+type Ranked = Rc<[(f64, Option<Rc<Way>>)]>;
+
+/// Where a node stands: its rules, what is known of its operands, and the price of weights (its bits).
+type Situation = (u32, Vec<Operand>, u64);
 
 /// Layouts of the live values, by ascending value.
 type Live = Vec<(ValueId, LayoutNo)>;
@@ -77,14 +91,6 @@ struct Past {
     given: Live,
 }
 
-/// What a state can become after one more node.
-struct Next {
-    cycles: f64,
-    /// The number of the state.
-    from: usize,
-    way: Option<Rc<Way>>,
-}
-
 /// What searches have found out, whatever the function and the price of weights.
 #[derive(Default)]
 pub(super) struct Memo {
@@ -94,8 +100,11 @@ pub(super) struct Memo {
     own: HashMap<(u32, Vec<bool>), Ways>,
     /// By rules, operand, and layout of the operand.
     following: HashMap<(u32, usize, LayoutNo), Ways>,
-    ways: HashMap<Situation, Ways>,
+    ranked: HashMap<Situation, Ranked>,
     estimates: HashMap<(LayoutNo, LayoutNo, u64), f64>,
+    /// Bytes of a weight between its uses, by layout, bytes of an element, and the limit above which it is
+    /// gathered.
+    resting: HashMap<(LayoutNo, u64, Option<u64>), u64>,
 }
 
 impl Memo {
@@ -122,18 +131,10 @@ impl Memo {
                 })
                 .collect::<Option<Vec<LayoutNo>>>()?;
             let needs = candidate.needs.iter();
-            let needs = needs.map(|need| {
-                let window = need.largest_window(&grids[need.grid]);
-                let inside = window
-                    .iter()
-                    .zip(&need.view)
-                    .map(|(w, extent)| w.min(extent));
-                Need {
-                    layout: self.number(need),
-                    base: self.number(&traffic::unpadded(need)),
-                    elements: traffic::window_elements(need, &grids[need.grid]),
-                    inside: inside.product(),
-                }
+            let needs = needs.map(|need| Need {
+                layout: self.number(need),
+                base: self.number(&traffic::unpadded(need)),
+                elements: traffic::window_elements(need, &grids[need.grid]),
             });
             Some(Rc::new(Way {
                 needs: needs.collect(),
@@ -175,11 +176,11 @@ pub(super) fn choose(
         history: None,
     }];
     for number in 0..problem.nodes.len() {
-        let mut next = vec![];
-        for (from, state) in states.iter().enumerate() {
-            search.step(from, state, number, grids, &mut next)?;
-        }
-        states = search.best(&states, number, next);
+        let ranked = states
+            .iter()
+            .map(|state| search.ranked(state, number, grids));
+        let ranked = ranked.collect::<Result<Vec<Ranked>, _>>()?;
+        states = search.best(&states, number, &ranked, grids);
         let least = states.iter().map(|state| state.weights).min().unwrap_or(0);
         if options.memory.is_some_and(|memory| least > memory) {
             return Err(Failure::Full(least));
@@ -201,74 +202,81 @@ fn layout_of(live: &Live, value: ValueId) -> Option<LayoutNo> {
 }
 
 impl Search<'_> {
-    /// Adds what can become of a state after one more node.
-    fn step(
+    /// What can become of a state after one more node.
+    fn ranked(
         &mut self,
-        from: usize,
         state: &State,
         number: usize,
         grids: &mut Grids,
-        next: &mut Vec<Next>,
-    ) -> Result<(), Diagnostics> {
+    ) -> Result<Ranked, Diagnostics> {
         let problem = self.problem;
-        let node = &problem.function.nodes[problem.nodes[number].id];
         let rules = match &problem.nodes[number].kind {
             NodeKind::Step(rules) if !problem.is_small_source(number) => rules,
-            _ => {
-                next.push(Next {
-                    cycles: state.cycles,
-                    from,
-                    way: None,
-                });
-                return Ok(());
-            }
+            _ => return Ok(Rc::new([(0.0, None)])),
         };
+        let args = &problem.function.nodes[problem.nodes[number].id].args;
+        let operands: Vec<Operand> = args
+            .iter()
+            .enumerate()
+            .map(|(n, value)| Operand {
+                weight: problem.is_weight(*value),
+                free: problem.free[value.index()],
+                layout: layout_of(&state.live, *value),
+                first: args[..n].iter().position(|v| v == value),
+            })
+            .collect();
         let plan = &self.options.plan;
-        let pinned = plan.pinned(problem, number, rules, grids, self.machine)?;
-        let ways = match pinned {
-            Some(candidate) => self.memo.ways(vec![candidate], grids),
-            None => self.known(state, rules, &node.args, grids),
-        };
-        for way in ways.iter() {
-            next.push(Next {
-                cycles: self.cycles(state, &node.args, way, grids),
-                from,
-                way: Some(way.clone()),
-            });
+        if let Some(pinned) = plan.pinned(problem, number, rules, grids, self.machine)? {
+            let ways = self.memo.ways(vec![pinned], grids);
+            return Ok(self.rank(&ways, &operands, rules, grids));
         }
-        Ok(())
+        let key = (rules.id, operands, self.options.weight_price.to_bits());
+        if let Some(ranked) = self.memo.ranked.get(&key) {
+            return Ok(ranked.clone());
+        }
+        let ways = self.ways(rules, &key.1, grids);
+        let ranked = self.rank(&ways, &key.1, rules, grids);
+        self.memo.ranked.insert(key, ranked.clone());
+        Ok(ranked)
+    }
+
+    /// Ways with their cycles, cheapest first.
+    fn rank(&mut self, ways: &Ways, operands: &[Operand], rules: &Rules, grids: &Grids) -> Ranked {
+        let mut ranked: Vec<(f64, Option<Rc<Way>>)> = ways
+            .iter()
+            .map(|way| {
+                let cycles = self.cycles(operands, &rules.args, way, grids);
+                (cycles, Some(way.clone()))
+            })
+            .collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked.into()
     }
 
     /// The ways of a node by itself, and as its operands are split.
-    fn known(&mut self, state: &State, rules: &Rules, args: &[ValueId], grids: &mut Grids) -> Ways {
-        let moves: Vec<bool> = args.iter().map(|v| !self.problem.is_weight(*v)).collect();
-        let layouts: Vec<Option<LayoutNo>> =
-            (args.iter().map(|v| layout_of(&state.live, *v))).collect();
-        let key = (rules.id, moves, layouts);
-        if let Some(ways) = self.memo.ways.get(&key) {
-            return ways.clone();
-        }
-        let place = (rules.id, key.1.clone());
+    fn ways(&mut self, rules: &Rules, operands: &[Operand], grids: &mut Grids) -> Ways {
+        let moves: Vec<bool> = operands.iter().map(|operand| !operand.weight).collect();
+        let place = (rules.id, moves);
         let own = match self.memo.own.get(&place) {
             Some(own) => own.clone(),
             None => {
-                let own = candidates::own(rules, &key.1, grids, self.machine);
+                let own = candidates::own(rules, &place.1, grids, self.machine);
                 let own = self.memo.ways(own, grids);
                 self.memo.own.insert(place, own.clone());
                 own
             }
         };
         let mut all = own.to_vec();
-        for (operand, layout) in key.2.iter().enumerate() {
-            let Some(layout) = *layout else {
+        for (number, operand) in operands.iter().enumerate() {
+            let Some(layout) = operand.layout else {
                 continue;
             };
-            let place = (rules.id, operand, layout);
+            let place = (rules.id, number, layout);
             let following = match self.memo.following.get(&place) {
                 Some(following) => following.clone(),
                 None => {
                     let layout = &self.memo.layouts[layout as usize];
-                    let found = candidates::following(rules, operand, layout, grids, self.machine);
+                    let found = candidates::following(rules, number, layout, grids, self.machine);
                     let found = self.memo.ways(found, grids);
                     self.memo.following.insert(place, found.clone());
                     found
@@ -286,58 +294,65 @@ impl Search<'_> {
                 }
             }
         }
-        let all: Ways = all.into();
-        self.memo.ways.insert(key, all.clone());
-        all
+        all.into()
     }
 
-    /// Cycles until a node is done that is split in one way.
-    fn cycles(&mut self, state: &State, args: &[ValueId], way: &Way, grids: &Grids) -> f64 {
-        let problem = self.problem;
-        let mut cycles = state.cycles + way.candidate.cycles + STEP;
-        for (n, (value, need)) in args.iter().zip(&way.needs).enumerate() {
-            if problem.is_weight(*value) {
-                let bytes = need.elements * problem.width(*value) as f64;
+    /// Cycles of a node that is split in one way: its work and what its operands cost.
+    fn cycles(&mut self, operands: &[Operand], types: &[Type], way: &Way, grids: &Grids) -> f64 {
+        let mut cycles = way.candidate.cycles + STEP;
+        for ((operand, ty), need) in operands.iter().zip(types).zip(&way.needs) {
+            let width = ty.dtype.bytes();
+            if operand.weight {
+                let bytes = need.elements * width as f64;
                 cycles += bytes * self.options.weight_price;
                 continue;
             }
-            if self.problem.free[value.index()] {
+            if operand.free {
                 continue;
             }
             // An operand that a node has twice is moved once; an input comes as its first use has it.
-            let before = args[..n].iter().position(|v| v == value);
-            let have = match layout_of(&state.live, *value) {
-                Some(_) if before.is_some() => continue,
-                Some(have) => have,
-                None => match before {
-                    Some(first) => way.needs[first].base,
-                    None => continue,
-                },
+            let have = match (operand.layout, operand.first) {
+                (Some(_), Some(_)) | (None, None) => continue,
+                (Some(have), None) => have,
+                (None, Some(first)) => way.needs[first].base,
             };
-            cycles += self.reshard(have, need.layout, problem.width(*value), grids);
+            cycles += self.reshard(have, need.layout, width, grids);
         }
         cycles
     }
 
-    /// The best states after a node, one for each set of live layouts.
-    fn best(&self, states: &[State], number: usize, mut next: Vec<Next>) -> Vec<State> {
-        next.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
+    /// The best states after a node, one for each set of live layouts: `ranked` has what can become
+    /// of each state.
+    fn best(
+        &mut self,
+        states: &[State],
+        number: usize,
+        ranked: &[Ranked],
+        grids: &Grids,
+    ) -> Vec<State> {
+        let node = &self.problem.nodes[number];
         let mut kept: Vec<State> = vec![];
-        for next in next {
-            if kept.len() == self.options.effort {
+        let mut taken = vec![0; states.len()];
+        while kept.len() < self.options.effort {
+            // Each list ascends, so the least of all is the first that is left of one of them.
+            let firsts = taken.iter().enumerate().filter_map(|(from, at)| {
+                let (cycles, way) = ranked[from].get(*at)?;
+                Some((states[from].cycles + cycles, from, way))
+            });
+            let Some((cycles, from, way)) = firsts.min_by(|a, b| a.0.total_cmp(&b.0)) else {
                 break;
-            }
-            let (live, given) = self.live_after(&states[next.from], number, next.way.as_deref());
+            };
+            taken[from] += 1;
+            let way = way.as_deref();
+            let (live, given) = self.live_after(&states[from], number, way);
             if kept.iter().all(|k| k.live != live) {
-                let node = &self.problem.nodes[number];
-                let way = next.way.as_deref();
                 kept.push(State {
-                    cycles: next.cycles,
-                    weights: states[next.from].weights + way.map_or(0, |w| self.weights(node, w)),
+                    cycles,
+                    weights: states[from].weights + way.map_or(0, |w| self.weights(node, w, grids)),
                     live,
                     history: Some(Rc::new(Past {
-                        before: states[next.from].history.clone(),
-                        candidate: next.way.map(|way| way.candidate.clone()),
+                        before: states[from].history.clone(),
+                        candidate: way.map(|way| way.candidate.clone()),
                         given,
                     })),
                 });
@@ -347,14 +362,25 @@ impl Search<'_> {
     }
 
     /// Bytes that the weights which only this node uses take on a core.
-    fn weights(&self, node: &Node, way: &Way) -> u64 {
-        let args = &self.problem.function.nodes[node.id].args;
-        let alone = args.iter().zip(&way.needs).filter(|(value, _)| {
-            self.problem.is_weight(**value) && self.problem.uses[value.index()] == 1
+    fn weights(&mut self, node: &Node, way: &Way, grids: &Grids) -> u64 {
+        let (problem, limit) = (self.problem, self.options.gather_above);
+        let args = &problem.function.nodes[node.id].args;
+        let alone = args
+            .iter()
+            .zip(&way.needs)
+            .filter(|(value, _)| problem.is_weight(**value) && problem.uses[value.index()] == 1);
+        let bytes = alone.map(|(value, need)| {
+            let width = problem.width(*value);
+            let (known, layouts) = (&mut self.memo.resting, &self.memo.layouts);
+            *known.entry((need.base, width, limit)).or_insert_with(|| {
+                let layout = layouts[need.base as usize].clone();
+                let layout = traffic::at_rest(layout, width, limit, grids);
+                let window = layout.largest_window(&grids[layout.grid]);
+                let inside = window.iter().zip(&layout.view).map(|(w, e)| w.min(e));
+                inside.product::<u64>().saturating_mul(width)
+            })
         });
-        alone
-            .map(|(value, need)| need.inside.saturating_mul(self.problem.width(*value)))
-            .fold(0, u64::saturating_add)
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// The layouts of the values that live after a node, and those that it has given.

@@ -51,6 +51,37 @@ pub(super) fn unpadded(layout: &Layout) -> Layout {
     layout
 }
 
+/// The layout between its uses of a weight whose elements have so many bytes: split over the cores that
+/// would hold the same part, if that part has more bytes than the limit.
+pub(super) fn at_rest(mut layout: Layout, width: u64, limit: Option<u64>, grids: &Grids) -> Layout {
+    let Some(limit) = limit else {
+        return layout;
+    };
+    let grid = &grids[layout.grid];
+    let windows = layout.largest_window(grid);
+    let bytes = windows.iter().product::<u64>().saturating_mul(width);
+    let axes = layout.replicated_axes(grid);
+    if axes.is_empty() || bytes <= limit {
+        return layout;
+    }
+    // The outermost dim that gives every core a part keeps parts contiguous.
+    let parts: u64 = axes.iter().map(|a| grid.axes[*a].size).product();
+    let plain = |t: &usize| layout.splits[*t].is_plain(layout.view[*t]);
+    let wide = (0..layout.view.len())
+        .filter(plain)
+        .find(|t| windows[*t] >= parts);
+    let largest = || {
+        (0..layout.view.len())
+            .filter(plain)
+            .max_by_key(|t| windows[*t])
+    };
+    if let Some(t) = wide.or_else(largest) {
+        layout.splits[t].axes.extend(axes);
+        layout.splits[t].unit = 1;
+    }
+    layout
+}
+
 /// Elements of the largest window.
 pub(super) fn window_elements(layout: &Layout, grid: &Grid) -> f64 {
     layout

@@ -12,8 +12,10 @@
 //!   state is aliased twice;
 //! - symbols have the bounds that the module declares; ranks and sizes can be addressed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use super::parse::MAX_DEPTH;
 use super::print::node_line;
@@ -98,7 +100,7 @@ pub fn verify(module: &Module) -> Vec<Violation> {
         violations: vec![],
     };
     v.declarations();
-    let mut names = BTreeSet::new();
+    let mut names = HashSet::new();
     for (id, func) in module.functions.iter() {
         if !names.insert(&func.name) {
             v.report(
@@ -128,7 +130,7 @@ impl Verifier<'_> {
 
     fn declarations(&mut self) {
         let module = self.module;
-        let mut names = BTreeSet::new();
+        let mut names = HashSet::new();
         for (id, weight) in module.weights.iter() {
             let entity = Entity::Weight(id);
             if !names.insert(&weight.name) {
@@ -238,7 +240,7 @@ impl Verifier<'_> {
         if !self.consistent(id, func) {
             return;
         }
-        let mut names = BTreeSet::new();
+        let mut names = HashSet::new();
         for value in func.values.values() {
             if let Some(name) = &value.name
                 && !names.insert(name)
@@ -250,7 +252,8 @@ impl Verifier<'_> {
         for input in func.inputs() {
             self.ty(Entity::Func(id), func.ty(*input));
         }
-        self.region(id, func, func.body(), 0);
+        let mut defined = vec![None; func.values.len()];
+        self.region(id, func, (func.body(), 0), &mut defined);
         self.outputs(id, func);
     }
 
@@ -359,13 +362,34 @@ impl Verifier<'_> {
         }
     }
 
-    fn region(&mut self, id: FuncId, func: &Function, region: RegionId, depth: usize) {
-        let mut defined: BTreeSet<ValueId> = func.regions[region].params.iter().copied().collect();
-        for node in &func.regions[region].nodes {
+    /// Checks a region, so many deep. `defined` has the region in which each value is defined that the
+    /// walk has come to.
+    fn region(
+        &mut self,
+        id: FuncId,
+        func: &Function,
+        (region, depth): (RegionId, usize),
+        defined: &mut [Option<RegionId>],
+    ) {
+        for param in &func.regions[region].params {
+            defined[param.index()] = Some(region);
+        }
+        let nodes = &func.regions[region].nodes;
+        let module = self.module;
+        let typed = |node: &NodeId| {
+            let mut verifier = Verifier {
+                module,
+                violations: vec![],
+            };
+            verifier.node(Entity::Node(id, *node), func, *node);
+            verifier.violations
+        };
+        let typed: Vec<Vec<Violation>> = nodes.par_iter().with_min_len(64).map(typed).collect();
+        for (node, typed) in nodes.iter().zip(typed) {
             let entity = Entity::Node(id, *node);
             let data = &func.nodes[*node];
             for value in &data.args {
-                self.visible(entity, func, &defined, *value);
+                self.visible(entity, func, (region, defined), *value);
             }
             if depth >= MAX_DEPTH && !data.regions.is_empty() {
                 let message = format!("regions are nested more than {MAX_DEPTH} deep");
@@ -373,13 +397,15 @@ impl Verifier<'_> {
                 continue;
             }
             for inner in &data.regions {
-                self.region(id, func, *inner, depth + 1);
+                self.region(id, func, (*inner, depth + 1), defined);
             }
-            self.node(entity, func, *node);
-            defined.extend(&data.results);
+            self.violations.extend(typed);
+            for result in &data.results {
+                defined[result.index()] = Some(region);
+            }
         }
         for value in &func.regions[region].results {
-            self.visible(Entity::Func(id), func, &defined, *value);
+            self.visible(Entity::Func(id), func, (region, defined), *value);
         }
     }
 
@@ -387,12 +413,12 @@ impl Verifier<'_> {
         &mut self,
         entity: Entity,
         func: &Function,
-        defined: &BTreeSet<ValueId>,
+        (region, defined): (RegionId, &[Option<RegionId>]),
         value: ValueId,
     ) {
         let data = &func.values[value];
         let global = matches!(data.def, ValueDef::Weight(_) | ValueDef::State(_));
-        if !global && !defined.contains(&value) {
+        if !global && defined[value.index()] != Some(region) {
             let name = data
                 .name
                 .as_ref()

@@ -6,7 +6,7 @@ use dojoc::Result;
 use dojoc::program::Executable;
 
 use super::args::{is_dash, read_stdin};
-use super::{Outcome, console, machine};
+use super::{Context, Outcome, console, machine};
 
 /// Arguments of `dojoc asm`.
 #[derive(clap::Args, Debug)]
@@ -55,10 +55,11 @@ pub fn target(executable: &Executable, machine: Option<&str>) -> Result<dojoc::T
 }
 
 /// Runs `dojoc asm`.
-pub fn asm(args: &AsmArgs) -> Outcome {
+pub fn asm(args: &AsmArgs, context: &Context) -> Outcome {
     let executable = read_program(&args.program)?;
     if !args.no_verify {
-        executable.verify(&target(&executable, args.machine.as_deref())?)?;
+        let target = target(&executable, args.machine.as_deref())?;
+        executable.verify_until(&target, &context.cancel)?;
     }
     let beside = || match is_dash(&args.program) {
         true => PathBuf::from("-"),

@@ -86,7 +86,8 @@ fn is_program(path: &Path) -> bool {
 /// Verifies a program; the exit code if it has problems.
 fn check_program(path: &Path, args: &Args, context: &Context) -> Result<Option<u8>, Failure> {
     let verified = read_program(path).and_then(|executable| {
-        executable.verify(&target(&executable, args.machine.as_deref())?)?;
+        let target = target(&executable, args.machine.as_deref())?;
+        executable.verify_until(&target, &context.cancel)?;
         let program = executable.program();
         let mut text = format!("{}: ok\n", path.display());
         for entry in program.entries.values() {

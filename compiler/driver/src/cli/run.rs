@@ -231,7 +231,7 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
                 .into());
         }
         if !no_verify {
-            executable.verify(&target)?;
+            executable.verify_until(&target, &context.cancel)?;
         }
         return Ok(Subject {
             executable,

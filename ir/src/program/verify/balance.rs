@@ -212,7 +212,8 @@ struct Ends {
 /// Sequence numbers of what a core does in a call, by end and port.
 type Class = Rc<Vec<(End, usize, u32)>>;
 
-/// What a call adds to the ends of a family: whether to those of senders, which, and what.
+/// What a call adds to the ends of a family: whether to those of senders, which, and what; equal
+/// additions are neighbours.
 type Added = Rc<Vec<(bool, usize, u32)>>;
 
 struct Run<'c, 'p> {
@@ -390,13 +391,18 @@ impl<'p> Run<'_, 'p> {
                 added
             }
         };
+        // Ends to which the same is added mostly had the same.
+        let mut last = (0, 0, 0);
         for (sent, slot, seq) in added.iter() {
             let list = if *sent {
                 &mut ends.sent
             } else {
                 &mut ends.received
             };
-            list[*slot] = self.table.join(list[*slot], *seq);
+            if (last.0, last.1) != (list[*slot], *seq) {
+                last = (list[*slot], *seq, self.table.join(list[*slot], *seq));
+            }
+            list[*slot] = last.2;
         }
         Some(())
     }
@@ -471,6 +477,7 @@ impl<'p> Run<'_, 'p> {
                 added.push((sends, position as usize * ports + port, *seq));
             }
         }
+        added.sort_by_key(|(sends, _, seq)| (*sends, *seq));
         Some(added)
     }
 

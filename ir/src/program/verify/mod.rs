@@ -30,6 +30,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use rows::{Call, Row, RowClasses};
 pub use scope::{Point, Scope};
@@ -203,15 +204,50 @@ fn loc_of(program: &Program, place: Place) -> Option<LocId> {
 /// Checks all rules of the level. Violations come in the order of the checks, within each in the
 /// order of the program.
 pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
+    verify_until(program, machine, &AtomicBool::new(false))
+}
+
+/// As [`verify`]; once `cancel` is set it gives up, with [`codes::CANCELLED`] alone.
+pub fn verify_until(program: &Program, machine: &Machine, cancel: &AtomicBool) -> Vec<Violation> {
+    let found = all_rules(program, machine, cancel);
+    if cancel.load(Ordering::Relaxed) {
+        let message = "the verification was cancelled";
+        return vec![Violation::new(codes::CANCELLED, Place::Program, message)];
+    }
+    found
+}
+
+fn all_rules(program: &Program, machine: &Machine, cancel: &AtomicBool) -> Vec<Violation> {
     let found = structure(program);
     if !found.is_empty() {
         return found;
     }
-    let mut cx = Context::new(program, machine);
+    let mut cx = Context::new(program, machine, cancel);
     regions::check(&mut cx);
     if cx.has(codes::BAD_REGION) || cx.has(codes::MACHINE_MISMATCH) {
-        return cx.finish();
+        return cx.reports.finish();
     }
+    // The proof of memory takes as long as everything else together.
+    let reports = cx.reports;
+    let (mut reports, memory) = rayon::join(
+        || all_but_memory(program, machine, cancel, reports),
+        || streams::check(program, cancel),
+    );
+    memory.into_iter().for_each(|found| reports.add(found));
+    reports.finish()
+}
+
+/// Checks of programs whose regions lie on the machine, but for those of memory.
+fn all_but_memory(
+    program: &Program,
+    machine: &Machine,
+    cancel: &AtomicBool,
+    reports: Reports,
+) -> Reports {
+    let mut cx = Context {
+        reports,
+        ..Context::new(program, machine, cancel)
+    };
     schedule::check(&mut cx);
     placement::check(&mut cx);
     bounds::check(&mut cx);
@@ -222,8 +258,7 @@ pub fn verify(program: &Program, machine: &Machine) -> Vec<Violation> {
     }
     uniform::check(&mut cx);
     dram::check(&mut cx);
-    streams::check(&mut cx);
-    cx.finish()
+    cx.reports
 }
 
 /// Violations of one rule that are reported; the rest are counted.
@@ -231,6 +266,37 @@ const MAX_PER_RULE: usize = 100;
 
 /// Steps of all checks together, see [`Context::spend`]. A step is an evaluation or so.
 const MAX_WORK: u64 = 1 << 26;
+
+/// What was found.
+#[derive(Default)]
+struct Reports {
+    found: Vec<Violation>,
+    counts: BTreeMap<u16, usize>,
+}
+
+impl Reports {
+    /// Adds a violation; beyond [`MAX_PER_RULE`] of one code it is counted only.
+    fn add(&mut self, violation: Violation) {
+        let count = self.counts.entry(violation.code).or_default();
+        *count += 1;
+        if *count <= MAX_PER_RULE {
+            self.found.push(violation);
+        }
+    }
+
+    /// All violations, and how many there are beyond those.
+    fn finish(self) -> Vec<Violation> {
+        let mut found = self.found;
+        for (code, count) in self.counts {
+            if count > MAX_PER_RULE {
+                let more = count - MAX_PER_RULE;
+                let message = format!("{more} more violations of this rule");
+                found.push(Violation::new(code, Place::Program, message));
+            }
+        }
+        found
+    }
+}
 
 /// What the checks share.
 pub(super) struct Context<'p> {
@@ -240,21 +306,21 @@ pub(super) struct Context<'p> {
     pub machine: &'p Machine,
     /// Distinct parameter rows.
     pub rows: RowClasses<'p>,
-    found: Vec<Violation>,
-    counts: BTreeMap<u16, usize>,
+    reports: Reports,
+    cancel: &'p AtomicBool,
     work: u64,
     exhausted: bool,
 }
 
 impl<'p> Context<'p> {
     /// Nothing found yet.
-    pub fn new(program: &'p Program, machine: &'p Machine) -> Self {
+    pub fn new(program: &'p Program, machine: &'p Machine, cancel: &'p AtomicBool) -> Self {
         Self {
             program,
             machine,
             rows: RowClasses::new(program),
-            found: Vec::new(),
-            counts: BTreeMap::new(),
+            reports: Reports::default(),
+            cancel,
             work: MAX_WORK,
             exhausted: false,
         }
@@ -262,16 +328,12 @@ impl<'p> Context<'p> {
 
     /// Adds a violation; beyond [`MAX_PER_RULE`] of one code it is counted only.
     pub fn report(&mut self, violation: Violation) {
-        let count = self.counts.entry(violation.code).or_default();
-        *count += 1;
-        if *count <= MAX_PER_RULE {
-            self.found.push(violation);
-        }
+        self.reports.add(violation);
     }
 
     /// Whether a rule is broken already.
     pub fn has(&self, code: u16) -> bool {
-        self.counts.contains_key(&code)
+        self.reports.counts.contains_key(&code)
     }
 
     /// The distinct rows of a segment, projected on some parameters; `None` if there are too many,
@@ -297,19 +359,6 @@ impl<'p> Context<'p> {
     /// An example of who has a row, for messages: "on core (chip 0, row 3, column 2)".
     pub fn example(&self, row: &Row) -> String {
         self.rows.example(row)
-    }
-
-    /// All violations, and how many there are beyond those.
-    pub fn finish(self) -> Vec<Violation> {
-        let mut found = self.found;
-        for (code, count) in self.counts {
-            if count > MAX_PER_RULE {
-                let more = count - MAX_PER_RULE;
-                let message = format!("{more} more violations of this rule");
-                found.push(Violation::new(code, Place::Program, message));
-            }
-        }
-        found
     }
 }
 

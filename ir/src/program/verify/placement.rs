@@ -1,6 +1,7 @@
 //! Shards of tensors: inside the tensor and the memory, complete, and apart from each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::super::{
     Coordinate, DramId, Home, IndexEnv, IndexExpr, IndexNode, Place, RegionId, Shard, StateInit,
@@ -12,15 +13,16 @@ use super::cover::{Fault, Part, cover};
 use super::{Context, Violation, core_name};
 use crate::codes;
 use crate::machine::CoreAddress;
+use crate::types::DType;
 
 pub(super) fn check(cx: &mut Context<'_>) {
     let program = cx.program;
-    let mut spans = Vec::new();
+    let (mut spans, mut known) = (Vec::new(), Known::new());
     for (id, tensor) in program.tensors.iter() {
         recipe(cx, id, tensor);
         let dims = dim_values(cx, Place::Tensor(id), &dims_of(tensor));
         for dims in dims {
-            if !placed(cx, id, tensor, &dims, &mut spans) {
+            if !placed(cx, (id, tensor), &dims, &mut known, &mut spans) {
                 break;
             }
         }
@@ -132,6 +134,14 @@ fn cores<'p>(
     }
 }
 
+/// The address of a shard, and the bytes and the name of the memory in which it lies.
+fn memory<'s>(cx: &Context<'_>, shard: &'s Shard) -> (&'s IndexExpr, u64, &'static str) {
+    match &shard.home {
+        Home::Sram { at, .. } => (at, cx.machine.core_sram_bytes(), "SRAM"),
+        Home::Dram { dram, at } => (at, cx.program.dram[*dram].bytes, "DRAM instance"),
+    }
+}
+
 /// The box and the bytes of a shard on a core.
 type Piece = (Vec<(i64, i64)>, (i64, i64));
 
@@ -162,10 +172,7 @@ fn piece(
     if part.iter().any(|(start, end)| start == end) {
         return Ok((part, (0, 0)));
     }
-    let (at, limit, memory) = match &shard.home {
-        Home::Sram { at, .. } => (at, cx.machine.core_sram_bytes(), "SRAM"),
-        Home::Dram { dram, at } => (at, cx.program.dram[*dram].bytes, "DRAM instance"),
-    };
+    let (at, limit, memory) = memory(cx, shard);
     let Some(at) = at.eval(env, tables) else {
         return Err(wrong("the address has no value".into()));
     };
@@ -206,15 +213,117 @@ fn piece(
     }
 }
 
+/// The pieces of a shard, and the bytes of all cores.
+#[derive(Clone)]
+struct Pieces {
+    parts: Rc<Vec<Part>>,
+    /// `i64::MAX` and `i64::MIN` if there are none.
+    bytes: (i64, i64),
+    /// Whether they are the same interval everywhere.
+    fixed: bool,
+}
+
+/// Sound shards of some type and extents, for values of run parameters, with a constant address left
+/// out: equal layers have their weights at other addresses. With whether replicas count.
+type Known = HashMap<(DType, Vec<i64>, Vec<i64>, Shard, bool), (i64, Pieces)>;
+
+/// The same shard at address 0, and its address if that is a constant.
+fn at_zero(shard: &Shard) -> (Shard, Option<i64>) {
+    let mut zero = shard.clone();
+    let (Home::Sram { at, .. } | Home::Dram { at, .. }) = &mut zero.home;
+    let address = at.as_constant();
+    if address.is_some() {
+        *at = IndexExpr::constant(0);
+    }
+    (zero, address)
+}
+
+/// The pieces of a shard; `None` if something is wrong, which is reported.
+fn pieces(
+    cx: &mut Context<'_>,
+    known: &mut Known,
+    (id, number): (TensorId, usize),
+    shape: &[i64],
+    dims: &[i64],
+) -> Option<Pieces> {
+    let program = cx.program;
+    let tensor = &program.tensors[id];
+    let shard = &tensor.shards[number];
+    // Copies of the same box add nothing to an incomplete tensor, but must be apart in an output.
+    let replicas = matches!(tensor.kind, TensorKind::Output);
+    let (zero, address) = at_zero(shard);
+    let (_, limit, _) = memory(cx, shard);
+    let key = (tensor.dtype, shape.to_vec(), dims.to_vec(), zero, replicas);
+    if let (Some((before, pieces)), Some(address)) = (known.get(&key), address)
+        && let Some(moved) = address.checked_sub(*before)
+        && moved % tensor.dtype.bytes() as i64 == 0
+    {
+        let (low, high) = pieces.bytes;
+        if low >= high {
+            return Some(pieces.clone());
+        }
+        let bytes = low.checked_add(moved).zip(high.checked_add(moved));
+        if let Some((low, high)) = bytes
+            && low >= 0
+            && high.unsigned_abs() <= limit
+        {
+            let bytes = (low, high);
+            return Some(Pieces {
+                bytes,
+                ..pieces.clone()
+            });
+        }
+    }
+    let varies = exprs(shard).any(IndexExpr::depends_on_core);
+    let (mut parts, mut bytes, mut fixed) = (Vec::new(), (i64::MAX, i64::MIN), true);
+    for (index, core) in cores(cx, shard).1.enumerate() {
+        if index > 0 && !varies && !replicas {
+            break;
+        }
+        if !cx.spend(1, Place::Tensor(id)) {
+            return None;
+        }
+        let env = IndexEnv::of_core(index as u64, core, &[], dims);
+        match piece(cx, tensor, shard, shape, &env) {
+            Ok((part, (low, high))) => {
+                if low < high {
+                    fixed &= index == 0 || (low, high) == bytes;
+                    bytes = (bytes.0.min(low), bytes.1.max(high));
+                }
+                parts.push(part);
+            }
+            Err((code, why)) => {
+                let on = core_name(core);
+                let mut message = format!("shard {number} on core {on} {why}");
+                for (dim, (name, _)) in program.dims.iter().enumerate() {
+                    if dims[dim] > 1 {
+                        message.push_str(&format!(", for {name} = {}", dims[dim]));
+                    }
+                }
+                cx.report(Violation::new(code, Place::Tensor(id), message));
+                return None;
+            }
+        }
+    }
+    let found = Pieces {
+        parts: Rc::new(parts),
+        bytes,
+        fixed,
+    };
+    if let Some(address) = address {
+        known.insert(key, (address, found.clone()));
+    }
+    Some(found)
+}
+
 /// Shards lie in tensor and memory, and make up the whole. False if something is wrong.
 fn placed(
     cx: &mut Context<'_>,
-    id: TensorId,
-    tensor: &TensorDecl,
+    (id, tensor): (TensorId, &TensorDecl),
     dims: &[i64],
+    known: &mut Known,
     spans: &mut Vec<Span>,
 ) -> bool {
-    let program = cx.program;
     let Some(shape) = shape_at(tensor, dims) else {
         cx.report(bad(
             id,
@@ -225,54 +334,23 @@ fn placed(
     let complete = !matches!(tensor.kind, TensorKind::Input | TensorKind::Weight(_));
     let mut parts: Vec<Part> = Vec::new();
     for (number, shard) in tensor.shards.iter().enumerate() {
-        let (space, list) = cores(cx, shard);
-        let varies = exprs(shard).any(IndexExpr::depends_on_core);
-        let mut span = Span {
-            tensor: id,
-            shard: number,
-            space,
-            dims: dims.to_vec(),
-            low: i64::MAX,
-            high: i64::MIN,
-            fixed: true,
+        let Some(found) = pieces(cx, known, (id, number), &shape, dims) else {
+            return false;
         };
-        for (index, core) in list.enumerate() {
-            // Copies of the same box add nothing to an incomplete tensor, but must be apart in an
-            // output.
-            let replicas = matches!(tensor.kind, TensorKind::Output);
-            if index > 0 && !varies && !replicas {
-                break;
-            }
-            if !cx.spend(1, Place::Tensor(id)) {
-                return false;
-            }
-            let env = IndexEnv::of_core(index as u64, core, &[], dims);
-            match piece(cx, tensor, shard, &shape, &env) {
-                Ok((part, (low, high))) => {
-                    if low < high {
-                        let new = (span.low.min(low), span.high.max(high));
-                        span.fixed &= index == 0 || (low, high) == (span.low, span.high);
-                        (span.low, span.high) = new;
-                    }
-                    if complete {
-                        parts.push(part);
-                    }
-                }
-                Err((code, why)) => {
-                    let on = core_name(core);
-                    let mut message = format!("shard {number} on core {on} {why}");
-                    for (dim, (name, _)) in program.dims.iter().enumerate() {
-                        if dims[dim] > 1 {
-                            message.push_str(&format!(", for {name} = {}", dims[dim]));
-                        }
-                    }
-                    cx.report(Violation::new(code, Place::Tensor(id), message));
-                    return false;
-                }
-            }
+        let (low, high) = found.bytes;
+        if low < high {
+            spans.push(Span {
+                tensor: id,
+                shard: number,
+                space: cores(cx, shard).0,
+                dims: dims.to_vec(),
+                low,
+                high,
+                fixed: found.fixed,
+            });
         }
-        if span.low < span.high {
-            spans.push(span);
+        if complete {
+            parts.extend(found.parts.iter().cloned());
         }
     }
     if !complete {

@@ -1,11 +1,13 @@
 //! A broken program for each rule, with what the user is told, and sound ones.
 
+use std::sync::atomic::AtomicBool;
+
 use super::super::instr::Ref;
 use super::super::{
     Affine, CoreBox, IndexNode, Inst, Program, Region, RegionId, Span, Stmt, TokenId, Var, ViewId,
     parse,
 };
-use super::{structure, verify};
+use super::{structure, verify, verify_until};
 use crate::entity::EntityId;
 use crate::machine::{CoreAddress, Machine};
 
@@ -579,4 +581,31 @@ fn too_many_values_of_run_parameters() {
     let expected = r#"D0233: tensor @x: there are 1025 values of run parameters to check
   help: lower the maxima of run parameters that counts, sizes, offsets or shards use"#;
     same(&found(&text(1025)), expected);
+}
+
+#[test]
+fn a_verification_that_is_cancelled() {
+    // Its proof takes all steps that are allowed, which is seconds.
+    let long = r#"
+  cores @one = [box(0, [0, 1], [0, 1])]
+  output @y : f32[8] = [{on = @one, at = 0, slice = [[0, 8]]}]
+  segment @long() {
+    %y = buffer {at = 0, role = "out"} : f32[8]
+    vector ({ ^()
+      for {count = 10000000} ({ ^(%i : index)
+        for {count = 10000000} ({ ^(%j : index)
+          fill %y {value = 1.0}
+        })
+      })
+    })
+  }
+  entry @main() {inputs = [], outputs = [@y]} {
+    call @long {on = @one, row = []}
+  }
+"#;
+    let text = format!("dojo program 1\nprogram @p {{machine = \"d1\"}} {{\n{long}\n}}\n");
+    let (program, _) = parse(&text).unwrap();
+    let found = verify_until(&program, &machine("d1"), &AtomicBool::new(true));
+    let codes: Vec<u16> = found.iter().map(|violation| violation.code).collect();
+    assert_eq!(codes, [crate::codes::CANCELLED]);
 }

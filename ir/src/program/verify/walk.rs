@@ -1,6 +1,7 @@
 //! Statements with what encloses them.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::super::{Affine, Place, Program, Segment, SegmentId, Stmt, Unit, Var};
 use super::{Context, Scope, Violation};
@@ -148,7 +149,8 @@ impl Context<'_> {
     /// Takes a part of the work that the verifier may do in all; false, with a violation, if nothing
     /// is left.
     pub fn spend(&mut self, work: u64, place: Place) -> bool {
-        if let Some(rest) = self.work.checked_sub(work) {
+        let rest = self.work.checked_sub(work);
+        if let Some(rest) = rest.filter(|_| !self.cancel.load(Ordering::Relaxed)) {
             self.work = rest;
             return true;
         }

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::facts::Facts;
 use super::finding::{Findings, Problem};
@@ -74,6 +75,8 @@ pub(super) struct Call<'a> {
     pub(super) params: &'a [i64],
     /// Run parameters.
     pub(super) dims: &'a [i64],
+    /// Set from outside to stop.
+    pub(super) cancel: &'a AtomicBool,
 }
 
 /// Runs a call with all values of its registers. `budget` counts statements and intervals of bytes.
@@ -310,7 +313,8 @@ impl<'a, 'b> Run<'a, 'b> {
     }
 
     fn spend(&mut self, steps: u64, at: At) -> Result<(), Halt> {
-        match self.budget.checked_sub(steps) {
+        let left = self.budget.checked_sub(steps);
+        match left.filter(|_| !self.call.cancel.load(Ordering::Relaxed)) {
             Some(left) => {
                 *self.budget = left;
                 Ok(())

@@ -45,10 +45,11 @@ mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Context, Violation};
+use super::Violation;
 use crate::codes;
 use crate::program::{
     Coordinate, Entry, EntryId, IndexExpr, IndexNode, Place, Program, SegmentId, Step, TensorId,
@@ -71,13 +72,13 @@ const MAX_EVALUATIONS: u64 = 1 << 28;
 /// Combinations of values of run parameters that are checked.
 const MAX_DIM_VALUES: u64 = 1 << 14;
 
-/// Checks all entries. The program has passed the structural checks and those of regions, shards
-/// and bounds.
-pub(super) fn check(cx: &mut Context<'_>) {
+/// Checks all entries. The program has passed the structural checks and those of regions.
+pub(super) fn check(program: &Program, cancel: &AtomicBool) -> Vec<Violation> {
     let mut check = Check {
-        program: cx.program,
+        program,
         facts: BTreeMap::new(),
-        summaries: Summaries::default(),
+        summaries: Summaries::new(cancel),
+        cancel,
         columns: Columns::default(),
         cores: Cores::default(),
         places: BTreeMap::new(),
@@ -86,12 +87,10 @@ pub(super) fn check(cx: &mut Context<'_>) {
         found: Vec::new(),
         seen: BTreeSet::new(),
     };
-    for id in cx.program.entries.ids() {
+    for id in program.entries.ids() {
         check.entry(id);
     }
-    for violation in check.found {
-        cx.report(violation);
-    }
+    check.found
 }
 
 /// What makes two reports the same: rule, place, other statement.
@@ -105,6 +104,7 @@ struct Check<'p> {
     cores: Cores,
     /// The bytes of parts of tensors that lie at one place on all cores, by position of the part.
     places: BTreeMap<(TensorId, usize), Vec<(i64, i64)>>,
+    cancel: &'p AtomicBool,
     budget: u64,
     evaluations: u64,
     found: Vec<Violation>,
@@ -126,7 +126,8 @@ impl<'p> Check<'p> {
 
     /// Takes steps from the budget; false, which is reported, if it is used up.
     fn spend(&mut self, steps: u64, entry: EntryId) -> bool {
-        if let Some(left) = self.budget.checked_sub(steps) {
+        let left = self.budget.checked_sub(steps);
+        if let Some(left) = left.filter(|_| !self.cancel.load(Ordering::Relaxed)) {
             self.budget = left;
             return true;
         }

@@ -2,6 +2,7 @@
 //! that happened before it, and every byte of every pair of accesses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -421,6 +422,7 @@ fn random_segments_agree_with_an_obvious_model() {
             facts: &facts,
             params: &[],
             dims: &[],
+            cancel: &AtomicBool::new(false),
         };
         let mut budget = 1 << 20;
         let summary = summarise(&call, &mut budget);

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -52,8 +52,9 @@ struct Entry {
 }
 
 /// The summaries of a program.
-#[derive(Default)]
 pub(super) struct Summaries<'p> {
+    /// Set from outside to stop.
+    cancel: &'p AtomicBool,
     numbers: HashMap<Key, u32>,
     entries: Vec<Entry>,
     effects: HashMap<Effect, u32>,
@@ -78,6 +79,19 @@ pub(super) fn key(
 }
 
 impl<'p> Summaries<'p> {
+    /// None.
+    pub(super) fn new(cancel: &'p AtomicBool) -> Self {
+        Self {
+            cancel,
+            numbers: HashMap::new(),
+            entries: Vec::new(),
+            effects: HashMap::new(),
+            effect_count: 0,
+            known: HashMap::new(),
+            tables: Vec::new(),
+        }
+    }
+
     /// The number of the summary with a key.
     pub(super) fn number(&mut self, key: Key) -> u32 {
         if let Some(number) = self.numbers.get(&key) {
@@ -124,7 +138,7 @@ impl<'p> Summaries<'p> {
         let entry = &mut self.entries[number as usize];
         let summary = match entry.prepared.take() {
             Some(summary) => summary,
-            None => summarise(&call(program, facts, &entry.key), budget),
+            None => summarise(&call(program, facts, &entry.key, self.cancel), budget),
         };
         entry.summary.insert(Arc::new(summary)).clone()
     }
@@ -226,7 +240,8 @@ impl<'p> Summaries<'p> {
             }
             let left = all.checked_sub(spent.load(Ordering::Relaxed))?;
             let facts = facts.get(&entry.key.0)?;
-            let summary = summarise(&call(program, facts, &entry.key), &mut left.clone());
+            let call = call(program, facts, &entry.key, self.cancel);
+            let summary = summarise(&call, &mut left.clone());
             spent.fetch_add(summary.steps, Ordering::Relaxed);
             Some(summary)
         };
@@ -255,11 +270,17 @@ impl<'p> Summaries<'p> {
 }
 
 /// The call with a key.
-fn call<'a>(program: &'a Program, facts: &'a Facts, key: &'a Key) -> Call<'a> {
+fn call<'a>(
+    program: &'a Program,
+    facts: &'a Facts,
+    key: &'a Key,
+    cancel: &'a AtomicBool,
+) -> Call<'a> {
     Call {
         segment: &program.segments[key.0],
         facts,
         params: &key.1,
         dims: &key.2,
+        cancel,
     }
 }
