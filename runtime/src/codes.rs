@@ -48,7 +48,7 @@ codes! {
          come from, and of a buffer, SEGMENT.BUFFER.";
     BAD_TENSOR 723 "A tensor does not fit its declaration"
         "An input or state has the element type and extents that the program declares; extents may \
-         depend on run parameters.";
+         depend on run parameters. `--batched` runs data of another number of rows batch by batch.";
     REPLICAS_DIFFER 724 "Copies of a state differ"
         "Cores that hold the same element of a state must hold the same bits after every run. The \
          message names the element and two of the cores.";

@@ -48,9 +48,11 @@ codes! {
          `--rtol`); integers and truth values must be equal, and infinities and NaN must stand in \
          the same places.";
     BAD_BATCH 955 "The data cannot be cut into batches"
-        "Data with more rows than the model's fixed batch is run batch by batch. All inputs must \
-         then have the same number of rows, or exactly the declared shape, and every output that \
-         is asked for must have the batch as its first dimension.";
+        "With `--batched` or `--accuracy`, data with more rows than the model's fixed batch is run \
+         batch by batch. All inputs must then have the same number of rows, or exactly the declared \
+         shape, and every output that is asked for must have the batch as its first dimension. The \
+         rows of a sum over the batch, or of anything else that mixes rows, are not run this way: \
+         shapes do not show it.";
     BAD_LABELS 956 "The labels do not go with the output"
         "`--accuracy` compares the arg-max over the last dimension of a floating-point output with \
          integer labels: one label per row of the output.";

@@ -178,6 +178,15 @@ fn run_parameters_random_inputs_and_references() {
         err.contains("D0721") && err.contains("outside 1 to 8"),
         "{err}"
     );
+    for rows in [3u64, 5] {
+        let x = Tensor::from_vec(&[rows, 8], vec![1f32; 8 * rows as usize]);
+        npy(&lab, "rows.npy", &x);
+        for more in [&[] as &[&str], &["--sanitize"]] {
+            let args = ["run", "scale.dojo", "-i", "rows.npy"];
+            let err = lab.run(&[&args, more].concat()).fails(1);
+            assert!(err.contains("D0723"), "{err}");
+        }
+    }
     let err = lab.run(&["run", "scale.dojo"]).fails(1);
     assert!(err.contains("no value for `x` : f32[4, 8]"), "{err}");
     let err = lab

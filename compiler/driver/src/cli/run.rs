@@ -63,9 +63,13 @@ pub struct Args {
     /// Run this many times; states go from one run to the next.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Share of rows whose arg-max (over the last dimension) of an output is the label.
+    /// Share of rows whose arg-max (over the last dimension) of an output is the label; with --batched.
     #[arg(long, value_name = "[OUTPUT=]FILE[:KEY]")]
     accuracy: Option<TensorSpec>,
+    /// Run data of another number of rows (first extent) batch by batch, the last one filled up with its
+    /// last row. For rows that do not depend on each other.
+    #[arg(long)]
+    batched: bool,
     /// Worker threads; 0 means as many as there are.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -156,7 +160,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let mut stats = Stats::default();
     let mut time = Time::default();
-    let report = match batch::plan(&signature, &given)? {
+    let asked = args.batched || args.accuracy.is_some();
+    let report = match batch::plan(&signature, &given, asked)? {
         Some(plan) => {
             let progress = progress(context.console.has_progress());
             let mut one = |batch: &[(Arc<str>, Tensor)]| -> Result<Run> {
