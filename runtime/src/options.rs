@@ -8,7 +8,8 @@ use crate::kernels::{self, Kernels};
 /// Options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Worker threads; 0 means as many as the host has.
+    /// Worker threads; 0 means as many as the host can run at once. At most one a core works, and not many
+    /// more than the host can run at once; fewer if the host refuses to start them.
     pub threads: usize,
     /// Arithmetic.
     pub kernels: &'static dyn Kernels,
@@ -66,8 +67,8 @@ impl Default for RunOptions {
     }
 }
 
-/// What a run did. Everything but `allocated_bytes` and `compute_nanos` is the same for every number
-/// of threads and every schedule.
+/// What a run did. Everything but `threads`, `allocated_bytes` and `compute_nanos` is the same for every
+/// number of threads and every schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Statements carried out, without view definitions and loops.
@@ -88,4 +89,6 @@ pub struct Stats {
     /// messages, DRAM, tokens and loops, if [`RunOptions::time_compute`] asks for it; else 0. The
     /// sanitizer does not measure it.
     pub compute_nanos: u64,
+    /// Threads that worked.
+    pub threads: usize,
 }

@@ -1,13 +1,14 @@
 //! Programs on the executor, against values computed by hand.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
-use dojoc_ir::program::TensorKind;
 use dojoc_ir::program::parse::parse;
+use dojoc_ir::program::{Env, SegmentId, TensorId, TensorKind};
 use dojoc_ir::tensor::Tensor;
 
 use super::*;
-use crate::host::{collect, place};
+use crate::host::{Statement, collect, place};
 
 fn machine() -> Machine {
     Machine::parse(Machine::builtin("mesh4x4").unwrap(), "mesh4x4").unwrap()
@@ -104,6 +105,7 @@ fn check_all_schedules(declarations: &str, inputs: &[Tensor], expected: &[Tensor
             "{threads} threads, shuffled by {shuffle:?}"
         );
         found.allocated_bytes = 0;
+        found.threads = 0;
         assert_eq!(*stats.get_or_insert(found), found);
     }
 }
@@ -173,6 +175,66 @@ fn ring_is_the_same_for_all_schedules() {
     let x = f32s(&[16, 256], |i| ((i / 256) * 1000 + i % 256) as f32);
     let sum = f32s(&[16, 256], |i| (120 * 1000 + 16 * (i % 256)) as f32);
     check_all_schedules(RING, &[x], &[sum]);
+}
+
+/// Panics at the first statement of a core.
+struct Panics(CoreAddress);
+
+impl ProbeSink for Panics {
+    fn capture(&self, _: TensorId, _: CoreAddress, _: &dyn ReadMemory) -> Result<u64, Diagnostic> {
+        Ok(0)
+    }
+
+    fn follows(&self, _: SegmentId) -> bool {
+        true
+    }
+
+    fn begin_call(
+        &self,
+        _: SegmentId,
+        _: CoreAddress,
+        _: &Env<'_>,
+        _: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        Ok(0)
+    }
+
+    fn done(
+        &self,
+        _: Statement,
+        core: CoreAddress,
+        _: &Env<'_>,
+        _: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        assert_ne!(core, self.0, "a defect");
+        Ok(0)
+    }
+
+    fn end_call(&self, _: SegmentId, _: CoreAddress) {}
+}
+
+/// The other cores of the ring wait for one whose worker unwinds.
+#[test]
+fn a_panic_ends_the_run() {
+    let x = f32s(&[16, 256], |i| i as f32);
+    for (threads, row) in [(1, 0), (2, 0), (2, 3), (4, 1), (16, 2)] {
+        let mut test = Test::new(RING);
+        let (id, entry) = test.program.entries.iter().next().unwrap();
+        let decl = &test.program.tensors[entry.inputs[0]];
+        let options = options(threads, None);
+        test.executor.begin(&options);
+        let executor = &mut test.executor;
+        place(&x, decl, &test.program, &[], executor, Keep::Run).unwrap();
+        let sink = Panics(CoreAddress {
+            chip: 0,
+            row,
+            column: 2,
+        });
+        let run = AssertUnwindSafe(|| executor.run(id, &[], &options, Some(&sink)));
+        let panic = catch_unwind(run).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("a defect"), "{message}");
+    }
 }
 
 /// One core sends to another in a loop with counters in offsets, two slots, and changes the buffer

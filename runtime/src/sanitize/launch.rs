@@ -211,6 +211,7 @@ pub fn run(
     run.schedule()?;
     run.instances.check_ended(program)?;
     run.stats.allocated_bytes = run.image.allocated;
+    run.stats.threads = 1;
     Ok(run.stats)
 }
 

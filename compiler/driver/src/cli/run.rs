@@ -70,7 +70,8 @@ pub struct Args {
     /// last row. For rows that do not depend on each other.
     #[arg(long)]
     batched: bool,
-    /// Worker threads; 0 means as many as there are.
+    /// Worker threads; 0 means as many as the host can run at once. More than cores of the program or far
+    /// more than the host has would be idle and are not started.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
     /// Measure the fastest run on this host: seconds, time an instruction, share of computing. A look
@@ -341,13 +342,7 @@ fn repeat(
     options: &RunOptions,
 ) -> Result<(RunResult, Time)> {
     let mut options = options.clone();
-    let mut time = Time {
-        threads: match args.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        },
-        ..Time::default()
-    };
+    let mut time = Time::default();
     let mut run = |step: u32| -> Result<RunResult> {
         options.step = u64::from(step);
         let start = Instant::now();
@@ -357,6 +352,7 @@ fn repeat(
         if step == 0 || seconds < time.seconds {
             time.seconds = seconds;
             time.computing = result.stats.compute_nanos as f64 / 1e9;
+            time.threads = result.stats.threads;
         }
         Ok(result)
     };
