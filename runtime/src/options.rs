@@ -19,8 +19,8 @@ pub struct RunOptions {
     pub step: u64,
     /// Values of run parameters by name; the others have their largest value.
     pub dims: Vec<(Arc<str>, u64)>,
-    /// Limit of the memory that the executor allocates for the program's bytes and for the values
-    /// of probes.
+    /// Limit of the memory that the executor allocates for the program's bytes, for right operands of tile
+    /// products in the form that kernels read, and for the values of probes.
     pub max_bytes: u64,
     /// Limit of the statements carried out by all cores together.
     pub max_steps: u64,

@@ -615,6 +615,40 @@ fn limits_and_cancelling_end_a_run() {
     assert_eq!(stats.allocated_bytes, 1 << 18);
 }
 
+/// The right operand of a product is kept in the form of the kernels too, until it is written.
+#[test]
+fn packed_operands_are_counted() {
+    // Of 16 KiB; a panel has 32 columns.
+    let declarations = r#"
+      cores @all = [box(0, [0, 4], [0, 4])]
+      segment @product() {
+        %a = buffer {at = 0} : f32[1, 4096]
+        %b = buffer {at = 0x10000} : f32[4096, 1]
+        %c = buffer {at = 0x20000} : f32[1, 1]
+        matrix ({ ^() for {count = 10} ({ ^(%i : index)
+          fill %a {value = 1.0}
+          fill %b {value = 1.0}
+          mm %c, %a, %b
+        }) })
+      }
+      entry @main() {inputs = [], outputs = []} { call @product {on = @all, row = []} }
+    "#;
+    let panel = 32 * 4096 * 4;
+    let (_, stats) = Test::new(declarations).run(&[], &options(1, None)).unwrap();
+    let allocated = stats.allocated_bytes;
+    // A core that ends gives its scratch memory to the next.
+    assert!((panel..2 * panel).contains(&allocated), "{allocated}");
+    let keeps = declarations.replace("%b = buffer {at", "%b = buffer {role = \"out\", at");
+    let (_, stats) = Test::new(&keeps).run(&[], &options(2, None)).unwrap();
+    let allocated = stats.allocated_bytes;
+    assert!((16 * panel..18 * panel).contains(&allocated), "{allocated}");
+    let limited = RunOptions {
+        max_bytes: 4 * panel,
+        ..options(2, None)
+    };
+    assert_eq!(failure(&keeps, &limited).0, codes::MEMORY_LIMIT);
+}
+
 /// The owner publishes a block in three epochs, two readers add them up.
 const EPOCHS: &str = r#"
   cores @owner = [box(0, 0, 0)]
