@@ -565,6 +565,50 @@ fn deadlock_names_the_cycle() {
     }
 }
 
+/// The owner waits for a release, the reader for a message of the owner.
+#[test]
+fn deadlock_through_dram_names_the_cycle() {
+    let declarations = r#"
+      cores @bystander = [box(0, 3, 3)]
+      cores @owner = [box(0, 0, 0)]
+      cores @reader = [box(0, 1, 2)]
+      dram @cache {owners = @owner, dip = 0, bytes = 4096, readers = 1}
+      channel @go {from = @owner, to = @reader, peer = 0}
+      segment @write() {
+        %x = buffer {at = 0} : f32[16]
+        comm0 ({ ^() for {count = 2} ({ ^(%i : index)
+          fill %x {value = 1.0}
+          dram.begin @cache
+          dram.store @cache, %x {offset = 0, strides = [4]}
+          dram.commit @cache
+        })
+        send @go, %x })
+      }
+      segment @read() {
+        %x = buffer {at = 0} : f32[16]
+        comm0 ({ ^() post @go, %x
+                     dram.acquire @cache {owner = 0}
+                     recv @go, %x
+                     dram.release @cache {owner = 0} })
+      }
+      entry @main() {inputs = [], outputs = []} {
+        call @read {on = @reader, row = []}
+        call @write {on = @owner, row = []}
+      }
+    "#;
+    for threads in [1, 2] {
+        let (code, text) = failure(declarations, &options(threads, None));
+        assert_eq!(code, codes::DEADLOCK);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(text, @"
+            D0700: 2 cores cannot go on: 2 of them wait for each other in a cycle
+              note: core (0, 0, 0): `dram.begin @cache` in the comm0 stream of @write waits for the readers of the last epoch to release it
+              note: core (0, 1, 2): `recv @go, %x` in the comm0 stream of @read waits for a message from core (0, 0, 0) through @go port 0
+            ");
+        }
+    }
+}
+
 #[test]
 fn limits_and_cancelling_end_a_run() {
     let endless = r#"
