@@ -30,8 +30,8 @@ codes! {
          is left out. dojoc has dense tensors only.";
     UNKNOWN_KIND 950 "The file is not of a kind that the command reads"
         "A model is an ONNX file or the text form that `dojoc compile --emit graph` prints. The \
-         kind is found by looking into the file, not by its name; the message says what the file \
-         looks like instead.";
+         kind is found by looking into the file, not by its name (but for executables, which are \
+         called `.djx`); the message says what the file looks like instead.";
     NO_FUNCTION 951 "The model has no such function"
         "`--entry` names a function of the model. Models from ONNX have one, `main`; a text form \
          may have several.";

@@ -156,6 +156,11 @@ impl Executable {
         &self.program
     }
 
+    /// Whether it was read as text.
+    pub fn is_assembly(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// The built-in machine that the program is made for.
     ///
     /// # Errors

@@ -168,8 +168,8 @@ fn eval_names_what_is_wrong_with_inputs() {
       help: give them (--input x=FILE) or try --random 1
     ");
     insta::assert_snapshot!(lab.run(&["eval", "add.dojo", "-i", "xx=data.npz:x", "--random", "1"]).fails(1), @"
-    error[D0952]: function `main` has no input `xx`
-      help: did you mean `x`?
+    error[D0952]: `main` has no input `xx`
+      help: the inputs are `x` : f32[2, 2]; --input INPUT=FILE.npz:ARRAY takes one array
     ");
     insta::assert_snapshot!(lab.run(&["eval", "add.dojo", "-i", "data.npz:z"]).fails(1), @"
     error[D0953]: data.npz: there is no array `z`

@@ -143,6 +143,55 @@ fn states_go_from_run_to_run_and_through_files() {
 }
 
 #[test]
+fn a_file_of_states_says_what_they_are() {
+    let lab = lab();
+    let run = |file: &str| lab.run(&["run", "scale.dojo", "-i", "x.npy", "--state-in", file]);
+    insta::assert_snapshot!(run("x.npy").fails(1), @"
+    error[D0961]: x.npy: an array without the name of a state
+      help: --state-in takes an .npz archive with one array per state
+    ");
+    write_npz(lab.path("none.npz"), &[]).unwrap();
+    let ran = run("none.npz");
+    insta::assert_snapshot!(ran.err, @"warning[D0961]: none.npz has no state `sum`, which keeps its first value");
+    assert_eq!(ran.code, 0);
+}
+
+/// `run`, `check` and `dis` say the same of a file that is called .djx.
+#[test]
+fn damaged_executables_are_called_so() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    let good = std::fs::read(lab.path("scale.djx")).unwrap();
+    let mut flipped = good.clone();
+    flipped[1] ^= 1;
+    let text = [&good[..4], &good[5..]].concat();
+    let elf = b"\x7fELF\x02\x01\x01".to_vec();
+    for bytes in [flipped, text, elf, vec![]] {
+        lab.write("bad.djx", bytes);
+        let dis = lab.run(&["dis", "bad.djx"]).fails(1);
+        assert_eq!(lab.run(&["run", "bad.djx"]).fails(1), dis);
+        assert_eq!(lab.run(&["check", "bad.djx"]).err, dis);
+        assert!(!dis.contains("model"), "{dis}");
+    }
+}
+
+#[test]
+fn an_executable_is_not_assembled() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    insta::assert_snapshot!(lab.run(&["asm", "scale.djx"]).fails(1), @"
+    error[D0950]: scale.djx is an executable already
+      help: `dojoc dis` shows it as assembly, `dojoc check` checks it
+    ");
+    lab.write("text.djx", SCALE);
+    insta::assert_snapshot!(lab.run(&["asm", "text.djx"]).fails(1), @"
+    error[D0960]: text.djx would be overwritten
+      help: say by --output where the executable is to go
+    ");
+    assert_eq!(lab.read("text.djx"), SCALE);
+}
+
+#[test]
 fn run_parameters_random_inputs_and_references() {
     let lab = lab();
     let out = lab.run(&[
@@ -187,6 +236,11 @@ fn run_parameters_random_inputs_and_references() {
             assert!(err.contains("D0723"), "{err}");
         }
     }
+    let unknown = ["run", "scale.dojo", "-i", "q=x.npy"];
+    insta::assert_snapshot!(lab.run(&unknown).fails(1), @"
+    error[D0952]: `main` has no input `q`
+      help: the inputs are `x` : f32[4, 8]; --input INPUT=FILE.npz:ARRAY takes one array
+    ");
     let err = lab.run(&["run", "scale.dojo"]).fails(1);
     assert!(err.contains("no value for `x` : f32[4, 8]"), "{err}");
     let err = lab

@@ -7,7 +7,7 @@ use dojoc::{Diagnostic, Error, Evaluator, Module, NamedTensor, Result, Run, Tens
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{ModelArgs, read_model};
-use super::files::{Loaded, TensorSpec, write_tensors};
+use super::files::{Loaded, TensorSpec, read_states, write_tensors};
 use super::report::{CompareArgs, Report};
 use super::{Context, Outcome, batch, console, inputs};
 
@@ -81,7 +81,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         evaluator.probe(name)?;
     }
     if let Some(path) = &args.state_in {
-        load_states(&mut evaluator, path)?;
+        let states = evaluator.states();
+        let states: Vec<_> = states.0.into_iter().map(|(name, _)| name).collect();
+        for (name, state) in read_states(path, &states, context)? {
+            evaluator.set_state(&name, (&state).into())?;
+        }
     }
     let signature = module.signature(args.entry.as_deref())?;
     let mut inputs = inputs::assign(&signature, loaded)?;
@@ -156,19 +160,6 @@ pub fn progress(visible: bool) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
-}
-
-fn load_states(evaluator: &mut Evaluator, path: &std::path::Path) -> Result<()> {
-    let spec = TensorSpec {
-        name: None,
-        path: path.to_path_buf(),
-        key: None,
-    };
-    for state in spec.load("state")? {
-        let name = state.hint.unwrap_or_default();
-        evaluator.set_state(&name, (&state.tensor).into())?;
-    }
-    Ok(())
 }
 
 /// Shows the share of rows whose label is right.

@@ -1,6 +1,6 @@
 //! `dojoc run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,13 +12,14 @@ use dojoc::{
     CompiledProgram, Diagnostic, NamedTensor, NamedTensors, Result, Run, Signature, Target, Tensor,
     codes,
 };
+use dojoc_ir::program::TensorKind;
 use serde_json::{Value, json};
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
 use super::asm::{read_program, target};
 use super::dumps::DumpArgs;
 use super::eval::{accuracy, progress};
-use super::files::{Loaded, TensorSpec, write_tensors};
+use super::files::{Loaded, TensorSpec, read_states, write_tensors};
 use super::model::{self, MapArgs};
 use super::report::{CompareArgs, Report};
 use super::{Context, Outcome, batch, console, inputs};
@@ -157,7 +158,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let mut instance = executable.load(&subject.target, load)?;
     if let Some(path) = &args.state_in {
-        load_states(&mut instance, executable, path)?;
+        load_states(&mut instance, executable, path, context)?;
     }
     let mut stats = Stats::default();
     let mut time = Time::default();
@@ -314,20 +315,18 @@ fn options(args: &Args, is_program: bool, context: &Context) -> Result<RunOption
 fn load_states(
     instance: &mut Instance,
     executable: &Executable,
-    path: &std::path::Path,
+    path: &Path,
+    context: &Context,
 ) -> Result<()> {
-    let spec = TensorSpec {
-        name: None,
-        path: path.to_path_buf(),
-        key: None,
-    };
-    for state in spec.load("state")? {
-        let name = state.hint.unwrap_or_default();
+    let tensors = executable.program().tensors.values();
+    let states = tensors.filter(|decl| matches!(decl.kind, TensorKind::State(_)));
+    let states: Vec<Arc<str>> = states.map(|decl| decl.name.clone()).collect();
+    for (name, state) in read_states(path, &states, context)? {
         if executable.program().tensor(&name).is_none() {
             let message = format!("{}: the program has no state `{name}`", path.display());
             return Err(Diagnostic::input(codes::BAD_STATE, message).into());
         }
-        instance.set_state(&name, &state.tensor)?;
+        instance.set_state(&name, &state)?;
     }
     Ok(())
 }
