@@ -156,6 +156,41 @@ fn a_file_of_states_says_what_they_are() {
     assert_eq!(ran.code, 0);
 }
 
+/// What a program has no use for is refused, not ignored.
+#[test]
+fn options_of_the_compiler_are_not_for_programs() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    for more in [
+        &["--weights", "w.npz"][..],
+        &["--precision", "bf16"],
+        &["--keep-precision", "x"],
+        &["--chips", "1"],
+        &["--plan", "p.toml"],
+        &["--validate"],
+        &["--skip-pass", "saturate"],
+        &["--fuel", "3"],
+        &["--dump-after", "all"],
+        &["--bound", "x=3"],
+        &["--shape", "x=4x8"],
+        &["--dim", "n<=4"],
+    ] {
+        for program in ["scale.djx", "scale.dojo"] {
+            let args = ["run", program, "-i", "x.npy"];
+            let err = lab.run(&[&args, more].concat()).fails(1);
+            let message = format!("D0960]: {}", more[0]);
+            assert!(err.contains(&message), "{err}");
+        }
+    }
+    let both = ["run", "scale.djx", "--chips", "1", "--weights", "w.npz"];
+    insta::assert_snapshot!(lab.run(&both).fails(1), @"
+    error[D0960]: --weights is for a model that is compiled; scale.djx is a program
+      help: give it to `dojoc compile`, and the model, and run what that writes
+    error[D0960]: --chips is for a model that is compiled; scale.djx is a program
+      help: give it to `dojoc compile`, and the model, and run what that writes
+    ");
+}
+
 /// `run`, `check` and `dis` say the same of a file that is called .djx.
 #[test]
 fn damaged_executables_are_called_so() {

@@ -9,13 +9,13 @@ use dojoc::program::{
     CoreAddress, Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels,
 };
 use dojoc::{
-    CompiledProgram, Diagnostic, NamedTensor, NamedTensors, Result, Run, Signature, Target, Tensor,
-    codes,
+    CompiledProgram, Diagnostic, Diagnostics, NamedTensor, NamedTensors, Result, Run, Signature,
+    Target, Tensor, codes,
 };
 use dojoc_ir::program::TensorKind;
 use serde_json::{Value, json};
 
-use super::args::{ModelArgs, PassArgs, is_dash, read_model};
+use super::args::{ModelArgs, PassArgs, PrecisionArg, is_dash, read_model};
 use super::asm::{read_program, target};
 use super::dumps::DumpArgs;
 use super::eval::{accuracy, progress};
@@ -228,6 +228,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 /// Reads a program, or compiles a model.
 fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject> {
     if is_dash(&args.program) || model::is_program(&args.program)? {
+        refuse_options_of_models(args)?;
         let executable = read_program(&args.program)?;
         let target = target(&executable, args.machine.as_deref())?;
         let no_verify = args.pass_args.no_verify;
@@ -277,6 +278,34 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
         target,
         compiled: Some(compiled),
     })
+}
+
+/// What is said to the compiler would be said in vain where there is a program already.
+fn refuse_options_of_models(args: &Args) -> Result<()> {
+    let (model, map, pass) = (&args.model_args, &args.map_args, &args.pass_args);
+    let bounds = model.dim.iter().any(|dim| dim.exact().is_none());
+    let options = [
+        ("--dim NAME<=N", bounds),
+        ("--bound", !model.bound.is_empty()),
+        ("--shape", !model.shape.is_empty()),
+        ("--weights", !model.weights.is_empty()),
+        ("--plan", map.plan.is_some()),
+        ("--chips", map.chips.is_some()),
+        ("--precision", pass.precision != PrecisionArg::Keep),
+        ("--keep-precision", !pass.keep_precision.is_empty()),
+        ("--fuel", pass.fuel.is_some()),
+        ("--skip-pass", !pass.skip_pass.is_empty()),
+        ("--validate", pass.validate),
+        ("--dump-after", args.dump_args.dump_after.is_some()),
+    ];
+    let given = options.iter().filter(|(_, given)| *given);
+    let found = given.map(|(option, _)| {
+        let name = args.program.display();
+        let message = format!("{option} is for a model that is compiled; {name} is a program");
+        Diagnostic::input(codes::BAD_OPTION, message)
+            .help("give it to `dojoc compile`, and the model, and run what that writes")
+    });
+    Ok(Diagnostics(found.collect()).ok(())?)
 }
 
 /// The options of a run. The extents of a model that was compiled are no run parameters any more.
