@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use dojoc_ir::program::SourceMap;
+
 use crate::kernels::{self, Kernels};
 
 /// Options of a run.
@@ -44,6 +46,9 @@ pub struct RunOptions {
     /// Measure the time that instructions compute, see [`Stats::compute_nanos`]. Two looks at the
     /// clock an instruction.
     pub time_compute: bool,
+    /// Where the statements of the program are in the text that it was read from: places of what goes wrong
+    /// in them. The sanitizer shows statements only.
+    pub spans: Option<Arc<SourceMap>>,
     /// Run with the sanitizer, which finds uses of memory that the rules of the level forbid. Slow.
     pub sanitize: bool,
 }
@@ -62,6 +67,7 @@ impl Default for RunOptions {
             probes: Vec::new(),
             shuffle: None,
             time_compute: false,
+            spans: None,
             sanitize: false,
         }
     }

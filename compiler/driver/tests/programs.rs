@@ -352,6 +352,48 @@ fn the_summary_is_an_object_too() {
     assert_eq!(object["stats"]["calls"], 4);
 }
 
+/// What goes wrong in a statement is shown in its line.
+#[test]
+fn faults_of_runs_have_places_in_the_text() {
+    let lab = Lab::new();
+    let text = r#"dojo program 1
+
+program @count {machine = "mesh4x4"} {
+  cores @one = [box(0, 1, 2)]
+  input @k : i32[1] = [{on = @one, at = 0, slice = [[0, 1]]}]
+  output @y : f32[4] = [{on = @one, at = 64, slice = [[0, 4]]}]
+
+  segment @count() {
+    %k = buffer {at = 0, role = "in"} : i32[1]
+    %y = buffer {at = 64, role = "out"} : f32[4]
+    vector (
+      { ^()
+        fill %y {value = 0.0}
+        %n = count %k {max = 4}
+        for {count = %n} ({ ^(%i : index)
+          add %y, %y {value = 1.0}
+        })
+      }
+    )
+  }
+
+  entry @main() {inputs = [@k], outputs = [@y]} {
+    call @count {on = @one, row = []}
+  }
+}
+"#;
+    lab.write("count.dojo", text);
+    npy(&lab, "k.npy", &Tensor::from_vec(&[1], vec![9i32]));
+    let run = ["run", "count.dojo", "-i", "k.npy"];
+    insta::assert_snapshot!(lab.run(&run).fails(1), @"
+    error[D0703]: core (chip 0, row 1, column 2), `%n = count %k {max = 4}` in the vector stream of @count: it read 9, which is not between 0 and 4
+       ┌─ count.dojo:14:9
+       │
+    14 │         %n = count %k {max = 4}
+       │         ^^^^^^^^^^^^^^^^^^^^^^^
+    ");
+}
+
 #[test]
 fn files_stay_beside_the_program() {
     let lab = lab();

@@ -60,6 +60,7 @@ use self::sram::{Piece, Sram};
 use self::worker::{Kit, Worker};
 use crate::codes;
 use crate::compute::Layout;
+use crate::host::core_name;
 use crate::host::{Engine, Keep, Memory, ProbeSink, ReadMemory, scatter};
 use crate::options::{RunOptions, Stats};
 
@@ -147,7 +148,7 @@ impl Executor {
 
     fn number(&self, core: CoreAddress) -> Result<u32, Diagnostic> {
         let number = self.map.number(core);
-        number.ok_or_else(|| unverified(&format!("no region has core {core}")).diagnostic())
+        number.ok_or_else(|| unverified(&format!("no region has {}", core_name(core))).diagnostic())
     }
 
     /// Runs all workers, gives their statistics and the error of the run.

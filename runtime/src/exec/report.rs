@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Place};
 use dojoc_ir::entity::EntityId;
+use dojoc_ir::program::Place::Inst;
 use dojoc_ir::program::{DramId, SegmentId, Unit, inst_line};
 
 use super::core::{Active, Core, Progress};
@@ -12,6 +13,7 @@ use super::decode::{Action, Code};
 use super::fault::{Fault, unverified};
 use super::shared::Shared;
 use crate::codes;
+use crate::host::core_name;
 
 /// A fault with its place.
 #[derive(Clone, Debug)]
@@ -31,15 +33,15 @@ impl Failure {
     }
 
     fn diagnostic(&self, shared: &Shared<'_>) -> Diagnostic {
-        let core = shared.map.address(self.core);
+        let core = core_name(shared.map.address(self.core));
         let Some((segment, stream, place)) = self.at else {
             let mut diagnostic = self.fault.diagnostic();
-            diagnostic.message = format!("core {core}: {}", diagnostic.message);
+            diagnostic.message = format!("{core}: {}", diagnostic.message);
             return diagnostic;
         };
         let mut diagnostic = self.fault.diagnostic();
         let what = instruction(shared, segment, stream, place);
-        diagnostic.message = format!("core {core}, {what}: {}", diagnostic.message);
+        diagnostic.message = format!("{core}, {what}: {}", diagnostic.message);
         located(diagnostic, shared, (segment, stream, place))
     }
 }
@@ -62,10 +64,12 @@ fn located(
     shared: &Shared<'_>,
     (segment, stream, place): (u32, u32, u32),
 ) -> Diagnostic {
-    let segment = shared
-        .program
-        .segments
-        .get(SegmentId::from_index(segment as usize));
+    let id = SegmentId::from_index(segment as usize);
+    let spans = shared.options.spans.as_deref();
+    if let Some(span) = spans.and_then(|spans| spans.get(&Inst(id, stream, place))) {
+        return diagnostic.at_span(span.clone());
+    }
+    let segment = shared.program.segments.get(id);
     let stream = segment.and_then(|s| s.streams.get(stream as usize));
     let loc = stream.and_then(|s| s.code.get(place as usize)?.loc);
     match loc.and_then(|loc| shared.program.locs.get(loc)) {
@@ -196,7 +200,7 @@ fn wait(
             .and_then(|s| s.of(number, port));
         let on: Vec<u32> = sender.iter().map(|(core, _)| *core).collect();
         let from = on.first().map(|core| shared.map.address(*core));
-        let from = from.map_or(String::new(), |core| format!(" from core {core}"));
+        let from = from.map_or(String::new(), |core| format!(" from {}", core_name(core)));
         let what = format!(
             "a message{from} through @{} port {port}",
             name(channel.family)
@@ -210,7 +214,7 @@ fn wait(
         let peers = out.into_iter().flat_map(|out| out.peers());
         let on: Vec<u32> = peers.filter(|p| p.credits == 0).map(|p| p.core).collect();
         let at = on.first().map(|core| shared.map.address(*core));
-        let at = at.map_or(String::new(), |core| format!(" at core {core}"));
+        let at = at.map_or(String::new(), |core| format!(" at {}", core_name(core)));
         let what = format!("a slot{at} of @{} port {port}", name(channel.family));
         (what, on)
     };
@@ -327,8 +331,8 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
             let (segment, stream, statement) = wait.at;
             place.get_or_insert(wait.at);
             diagnostic.notes.push(format!(
-                "core {}: {} waits for {}",
-                shared.map.address(*core),
+                "{}: {} waits for {}",
+                core_name(shared.map.address(*core)),
                 instruction(shared, segment, stream, statement),
                 wait.what
             ));
@@ -345,10 +349,10 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
         let ended = ended.iter().flat_map(|wait| &wait.on);
         let ended: Option<&u32> = ended.clone().find(|on| cores[**on as usize].done);
         if let Some(core) = ended {
-            let core = shared.map.address(*core);
+            let core = core_name(shared.map.address(*core));
             diagnostic
                 .notes
-                .push(format!("core {core} has ended its schedule"));
+                .push(format!("{core} has ended its schedule"));
         }
     }
     Some(match place {

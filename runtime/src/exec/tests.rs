@@ -474,7 +474,7 @@ fn counts_travel_along_a_line() {
     assert_eq!(error.0[0].code.0, codes::COUNT_RANGE);
     let text = error.to_string();
     assert!(
-        text.contains("core (0, 0, 0), `%count = count %n"),
+        text.contains("core (chip 0, row 0, column 0), `%count = count %n"),
         "{text}"
     );
     assert!(text.contains("it read 9"), "{text}");
@@ -602,8 +602,8 @@ fn deadlock_through_dram_names_the_cycle() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(text, @"
             D0700: 2 cores cannot go on: 2 of them wait for each other in a cycle
-              note: core (0, 0, 0): `dram.begin @cache` in the comm0 stream of @write waits for the readers of the last epoch to release it
-              note: core (0, 1, 2): `recv @go, %x` in the comm0 stream of @read waits for a message from core (0, 0, 0) through @go port 0
+              note: core (chip 0, row 0, column 0): `dram.begin @cache` in the comm0 stream of @write waits for the readers of the last epoch to release it
+              note: core (chip 0, row 1, column 2): `recv @go, %x` in the comm0 stream of @read waits for a message from core (chip 0, row 0, column 0) through @go port 0
             ");
         }
     }
@@ -759,7 +759,10 @@ fn sizes_of_messages_are_checked() {
     "#;
     let (code, text) = failure(declarations, &options(1, None));
     assert_eq!(code, codes::MESSAGE_SIZE);
-    assert!(text.contains("core (0, 0, 1), `recv @c, %x`"), "{text}");
+    assert!(
+        text.contains("core (chip 0, row 0, column 1), `recv @c, %x`"),
+        "{text}"
+    );
     assert!(
         text.contains("a slot of 20 bytes, but the message has 16"),
         "{text}"

@@ -146,7 +146,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let subject = subject(args, &loaded, context)?;
     let executable = &subject.executable;
-    let options = options(args, subject.compiled.is_none(), context)?;
+    let mut options = options(args, subject.compiled.is_none(), context)?;
+    options.spans = executable.spans().cloned();
     let signature = executable.signature(args.entry.as_deref(), &options.dims)?;
     let mut given = inputs::assign(&signature, loaded)?;
     let random = |seed| signature.random_inputs(seed);
@@ -167,8 +168,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         Some(plan) => {
             let progress = progress(context.console.has_progress());
             let mut one = |batch: &[(Arc<str>, Tensor)]| -> Result<Run> {
-                let (result, took) =
-                    repeat(args, context, &mut instance, &signature, batch, &options)?;
+                let (result, took) = repeat(
+                    args,
+                    context,
+                    (executable, &mut instance),
+                    &signature,
+                    batch,
+                    &options,
+                )?;
                 stats = result.stats;
                 time = took;
                 let report = report(result);
@@ -186,8 +193,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             }
         }
         None => {
-            let (result, took) =
-                repeat(args, context, &mut instance, &signature, &given, &options)?;
+            let (result, took) = repeat(
+                args,
+                context,
+                (executable, &mut instance),
+                &signature,
+                &given,
+                &options,
+            )?;
             stats = result.stats;
             time = took;
             report(result)
@@ -364,7 +377,7 @@ fn load_states(
 fn repeat(
     args: &Args,
     context: &Context,
-    instance: &mut Instance,
+    (executable, instance): (&Executable, &mut Instance),
     signature: &Signature,
     given: &[(Arc<str>, Tensor)],
     options: &RunOptions,
@@ -374,7 +387,9 @@ fn repeat(
     let mut run = |step: u32| -> Result<RunResult> {
         options.step = u64::from(step);
         let start = Instant::now();
-        let result = instance.run(&signature.name, given, &options)?;
+        let result = instance
+            .run(&signature.name, given, &options)
+            .map_err(|found| executable.error(found))?;
         let seconds = start.elapsed().as_secs_f64();
         context.console.detail(&format!("run: {seconds:.3} s"));
         if step == 0 || seconds < time.seconds {
