@@ -194,6 +194,8 @@ fn dimensions_follow_the_data() {
     insta::assert_snapshot!(lab.run(&["eval", "m.onnx", "-i", "x.pb"]).ok(), @"y0  f32[1, 2]  min -1  max 2  mean 0.5  [-1, 2]");
     let err = lab.run(&["eval", "m.onnx", "--random", "1"]).fails(1);
     assert!(err.contains("D0314") && err.contains("--dim N="), "{err}");
+    let one = "1 dimension of the inputs has no extent";
+    assert!(err.contains(one), "{err}");
     let ran = lab.run(&["eval", "m.onnx", "--random", "1", "--dim", "N=3"]);
     assert!(ran.ok().starts_with("y0  f32[3, 2]"));
 }

@@ -394,6 +394,25 @@ program @count {machine = "mesh4x4"} {
     ");
 }
 
+/// Arrays have no bf16; what is given for it says how it is done.
+#[test]
+fn values_in_bf16_are_asked_for() {
+    let lab = lab();
+    lab.write("half.dojo", SCALE.replace("f32", "bf16"));
+    let run = [
+        "run",
+        "half.dojo",
+        "-i",
+        "x.npy",
+        "--no-verify",
+        "--sanitize",
+    ];
+    insta::assert_snapshot!(lab.run(&run).fails(1), @"
+    error[D0723]: @x is bf16[4, 8], found f32[4, 8]
+      help: an .npy file or an array of an .npz archive is bf16 if it is of uint16 and its name ends in `.bf16`; .safetensors and ONNX tensors have the type
+    ");
+}
+
 #[test]
 fn files_stay_beside_the_program() {
     let lab = lab();
