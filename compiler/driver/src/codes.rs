@@ -50,9 +50,9 @@ codes! {
     BAD_BATCH 955 "The data cannot be cut into batches"
         "With `--batched` or `--accuracy`, data with more rows than the model's fixed batch is run \
          batch by batch. All inputs must then have the same number of rows, or exactly the declared \
-         shape, and every output that is asked for must have the batch as its first dimension. The \
-         rows of a sum over the batch, or of anything else that mixes rows, are not run this way: \
-         shapes do not show it.";
+         shape, and every output that is asked for must have the batch as its first dimension. That \
+         rows do not depend on each other cannot be seen in shapes, so it has to be asked for: a \
+         model that adds over the batch would give wrong numbers.";
     BAD_LABELS 956 "The labels do not go with the output"
         "`--accuracy` compares the arg-max over the last dimension of a floating-point output with \
          integer labels: one label per row of the output.";
@@ -68,7 +68,7 @@ codes! {
         "The option is understood but says something that this command or this model cannot use.";
     BAD_STATE 961 "The states do not go with the model"
         "`--state-in` takes an `.npz` archive with one array per state, of the state's type; states \
-         that are not in it start as the model says.";
+         that are not in it start as the model says, with a warning.";
     BAD_WEIGHTS 962 "A file of weights does not fit the model"
         "`--weights` replaces weights by name: every tensor of the file must be a weight of the \
          model and have its type. `dojoc compile --emit import` shows the weights; small ones that \
