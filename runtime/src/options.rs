@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use dojoc_ir::program::SourceMap;
+use dojoc_ir::diag::Diagnostic;
+use dojoc_ir::program::{Place, SegmentId, SourceMap};
 
 use crate::kernels::{self, Kernels};
 
@@ -47,10 +48,25 @@ pub struct RunOptions {
     /// clock an instruction.
     pub time_compute: bool,
     /// Where the statements of the program are in the text that it was read from: places of what goes wrong
-    /// in them. The sanitizer shows statements only.
+    /// in them.
     pub spans: Option<Arc<SourceMap>>,
     /// Run with the sanitizer, which finds uses of memory that the rules of the level forbid. Slow.
     pub sanitize: bool,
+}
+
+impl RunOptions {
+    /// With the statement as its place, if the program was read from text.
+    pub(crate) fn locate(
+        &self,
+        found: Diagnostic,
+        (segment, stream, at): (SegmentId, u32, u32),
+    ) -> Diagnostic {
+        let spans = self.spans.as_deref();
+        match spans.and_then(|spans| spans.get(&Place::Inst(segment, stream, at))) {
+            Some(span) => found.at_span(span.clone()),
+            None => found,
+        }
+    }
 }
 
 impl Default for RunOptions {

@@ -385,6 +385,8 @@ program @count {machine = "mesh4x4"} {
     lab.write("count.dojo", text);
     npy(&lab, "k.npy", &Tensor::from_vec(&[1], vec![9i32]));
     let run = ["run", "count.dojo", "-i", "k.npy"];
+    let careful = lab.run(&[&run[..], &["--sanitize"]].concat()).fails(1);
+    assert!(careful.contains("count.dojo:14:9"), "{careful}");
     insta::assert_snapshot!(lab.run(&run).fails(1), @"
     error[D0703]: core (chip 0, row 1, column 2), `%n = count %k {max = 4}` in the vector stream of @count: it read 9, which is not between 0 and 4
        ┌─ count.dojo:14:9
@@ -392,6 +394,43 @@ program @count {machine = "mesh4x4"} {
     14 │         %n = count %k {max = 4}
        │         ^^^^^^^^^^^^^^^^^^^^^^^
     ");
+}
+
+/// All cores wait for a message before they send one.
+#[test]
+fn a_deadlock_has_a_place_in_the_text() {
+    let lab = Lab::new();
+    let text = r#"dojo program 1
+
+program @shift {machine = "mesh4x4"} {
+  cores @ring = [box(0, 0, [0, 2])]
+  channel @next {from = @ring, to = @ring, peer = mod(i + 1, 2)}
+  input @x : f32[2, 8] = [{on = @ring, at = 0, slice = [[i, 1], [0, 8]]}]
+  output @y : f32[2, 8] = [{on = @ring, at = 64, slice = [[i, 1], [0, 8]]}]
+
+  segment @shift() {
+    %x = buffer {at = 0, role = "in"} : f32[8]
+    %y = buffer {at = 64, role = "out"} : f32[8]
+    comm0 ({ ^()
+      post @next, %y
+      recv @next, %y
+      send @next, %x
+    })
+  }
+
+  entry @main() {inputs = [@x], outputs = [@y]} {
+    call @shift {on = @ring, row = []}
+  }
+}
+"#;
+    lab.write("shift.dojo", text);
+    for more in [&["--threads", "2"][..], &["--sanitize"]] {
+        let run = ["run", "shift.dojo", "--random", "1"];
+        let err = lab.run(&[&run[..], more].concat()).fails(1);
+        assert!(err.contains("D0700"), "{err}");
+        assert!(err.contains("shift.dojo:14:7"), "{err}");
+        assert!(err.contains("core (chip 0, row 0, column 1)"), "{err}");
+    }
 }
 
 /// Arrays have no bf16; what is given for it says how it is done.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Place};
 use dojoc_ir::entity::EntityId;
-use dojoc_ir::program::Place::Inst;
 use dojoc_ir::program::{DramId, SegmentId, Unit, inst_line};
 
 use super::core::{Active, Core, Progress};
@@ -65,17 +64,14 @@ fn located(
     (segment, stream, place): (u32, u32, u32),
 ) -> Diagnostic {
     let id = SegmentId::from_index(segment as usize);
-    let spans = shared.options.spans.as_deref();
-    if let Some(span) = spans.and_then(|spans| spans.get(&Inst(id, stream, place))) {
-        return diagnostic.at_span(span.clone());
-    }
     let segment = shared.program.segments.get(id);
-    let stream = segment.and_then(|s| s.streams.get(stream as usize));
-    let loc = stream.and_then(|s| s.code.get(place as usize)?.loc);
-    match loc.and_then(|loc| shared.program.locs.get(loc)) {
+    let code = segment.and_then(|s| s.streams.get(stream as usize));
+    let loc = code.and_then(|s| s.code.get(place as usize)?.loc);
+    let diagnostic = match loc.and_then(|loc| shared.program.locs.get(loc)) {
         Some(loc) => diagnostic.at(Place::Node(Arc::new(loc.clone()))),
         None => diagnostic,
-    }
+    };
+    shared.options.locate(diagnostic, (id, stream, place))
 }
 
 /// Segment, stream and statement in words.

@@ -132,7 +132,8 @@ pub struct Run<'a> {
     entry: EntryId,
     /// Run parameters.
     pub dims: &'a [i64],
-    options: &'a RunOptions,
+    /// What was asked for.
+    pub options: &'a RunOptions,
     probes: Option<&'a dyn ProbeSink>,
     /// Cores that take part.
     pub cores: Vec<Core>,
