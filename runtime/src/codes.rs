@@ -29,7 +29,8 @@ codes! {
         "`count` read a number that is negative or above its `max`.";
     MEMORY_LIMIT 704 "The run needs more memory than allowed"
         "The bytes of SRAM and DRAM that the program touches and the messages on their way exceed the \
-         limit of the run.";
+         limit of the run. So may right operands of tile products, of which the executor keeps a copy \
+         for the host's kernels, with columns filled up to a multiple of 32.";
     MESSAGE_SIZE 705 "A message does not have the size of its slot"
         "The n-th message of a channel fills the n-th slot that the receiver posts, and has its size. \
          The message names the receiver and its instruction.";
@@ -48,7 +49,7 @@ codes! {
          come from, and of a buffer, SEGMENT.BUFFER.";
     BAD_TENSOR 723 "A tensor does not fit its declaration"
         "An input or state has the element type and extents that the program declares; extents may \
-         depend on run parameters.";
+         depend on run parameters. `--batched` runs data of another number of rows batch by batch.";
     REPLICAS_DIFFER 724 "Copies of a state differ"
         "Cores that hold the same element of a state must hold the same bits after every run. The \
          message names the element and two of the cores.";

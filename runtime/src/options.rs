@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use dojoc_ir::diag::Diagnostic;
+use dojoc_ir::program::{Place, SegmentId, SourceMap};
+
 use crate::kernels::{self, Kernels};
 
 /// Options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Worker threads; 0 means as many as the host has.
+    /// Worker threads; 0 means as many as the host can run at once. At most one a core works, and not many
+    /// more than the host can run at once; fewer if the host refuses to start them.
     pub threads: usize,
     /// Arithmetic.
     pub kernels: &'static dyn Kernels,
@@ -18,8 +22,8 @@ pub struct RunOptions {
     pub step: u64,
     /// Values of run parameters by name; the others have their largest value.
     pub dims: Vec<(Arc<str>, u64)>,
-    /// Limit of the memory that the executor allocates for the program's bytes and for the values
-    /// of probes.
+    /// Limit of the memory that the executor allocates for the program's bytes, for right operands of tile
+    /// products in the form that kernels read, and for the values of probes.
     pub max_bytes: u64,
     /// Limit of the statements carried out by all cores together.
     pub max_steps: u64,
@@ -43,8 +47,26 @@ pub struct RunOptions {
     /// Measure the time that instructions compute, see [`Stats::compute_nanos`]. Two looks at the
     /// clock an instruction.
     pub time_compute: bool,
+    /// Where the statements of the program are in the text that it was read from: places of what goes wrong
+    /// in them.
+    pub spans: Option<Arc<SourceMap>>,
     /// Run with the sanitizer, which finds uses of memory that the rules of the level forbid. Slow.
     pub sanitize: bool,
+}
+
+impl RunOptions {
+    /// With the statement as its place, if the program was read from text.
+    pub(crate) fn locate(
+        &self,
+        found: Diagnostic,
+        (segment, stream, at): (SegmentId, u32, u32),
+    ) -> Diagnostic {
+        let spans = self.spans.as_deref();
+        match spans.and_then(|spans| spans.get(&Place::Inst(segment, stream, at))) {
+            Some(span) => found.at_span(span.clone()),
+            None => found,
+        }
+    }
 }
 
 impl Default for RunOptions {
@@ -61,13 +83,14 @@ impl Default for RunOptions {
             probes: Vec::new(),
             shuffle: None,
             time_compute: false,
+            spans: None,
             sanitize: false,
         }
     }
 }
 
-/// What a run did. Everything but `allocated_bytes` and `compute_nanos` is the same for every number
-/// of threads and every schedule.
+/// What a run did. Everything but `threads`, `allocated_bytes` and `compute_nanos` is the same for every
+/// number of threads and every schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Statements carried out, without view definitions and loops.
@@ -88,4 +111,6 @@ pub struct Stats {
     /// messages, DRAM, tokens and loops, if [`RunOptions::time_compute`] asks for it; else 0. The
     /// sanitizer does not measure it.
     pub compute_nanos: u64,
+    /// Threads that worked.
+    pub threads: usize,
 }

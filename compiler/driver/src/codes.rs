@@ -30,8 +30,8 @@ codes! {
          is left out. dojoc has dense tensors only.";
     UNKNOWN_KIND 950 "The file is not of a kind that the command reads"
         "A model is an ONNX file or the text form that `dojoc compile --emit graph` prints. The \
-         kind is found by looking into the file, not by its name; the message says what the file \
-         looks like instead.";
+         kind is found by looking into the file, not by its name (but for executables, which are \
+         called `.djx`); the message says what the file looks like instead.";
     NO_FUNCTION 951 "The model has no such function"
         "`--entry` names a function of the model. Models from ONNX have one, `main`; a text form \
          may have several.";
@@ -48,9 +48,11 @@ codes! {
          `--rtol`); integers and truth values must be equal, and infinities and NaN must stand in \
          the same places.";
     BAD_BATCH 955 "The data cannot be cut into batches"
-        "Data with more rows than the model's fixed batch is run batch by batch. All inputs must \
-         then have the same number of rows, or exactly the declared shape, and every output that \
-         is asked for must have the batch as its first dimension.";
+        "With `--batched` or `--accuracy`, data with more rows than the model's fixed batch is run \
+         batch by batch. All inputs must then have the same number of rows, or exactly the declared \
+         shape, and every output that is asked for must have the batch as its first dimension. That \
+         rows do not depend on each other cannot be seen in shapes, so it has to be asked for: a \
+         model that adds over the batch would give wrong numbers.";
     BAD_LABELS 956 "The labels do not go with the output"
         "`--accuracy` compares the arg-max over the last dimension of a floating-point output with \
          integer labels: one label per row of the output.";
@@ -66,7 +68,7 @@ codes! {
         "The option is understood but says something that this command or this model cannot use.";
     BAD_STATE 961 "The states do not go with the model"
         "`--state-in` takes an `.npz` archive with one array per state, of the state's type; states \
-         that are not in it start as the model says.";
+         that are not in it start as the model says, with a warning.";
     BAD_WEIGHTS 962 "A file of weights does not fit the model"
         "`--weights` replaces weights by name: every tensor of the file must be a weight of the \
          model and have its type. `dojoc compile --emit import` shows the weights; small ones that \

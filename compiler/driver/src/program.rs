@@ -59,7 +59,7 @@ use crate::target::Target;
 #[derive(Clone, Debug)]
 pub struct Executable {
     program: Arc<Program>,
-    text: Option<Arc<(SourceText, SourceMap)>>,
+    text: Option<(Arc<SourceText>, Arc<SourceMap>)>,
     origin: Origin,
 }
 
@@ -136,7 +136,7 @@ impl Executable {
         match parse(text) {
             Ok((program, spans)) => Ok(Self {
                 program: Arc::new(program),
-                text: Some(Arc::new((source, spans))),
+                text: Some((Arc::new(source), Arc::new(spans))),
                 origin: Origin::Files(files.clone()),
             }),
             Err(found) => Err(Error::new(found, Some(Arc::new(source)))),
@@ -155,6 +155,11 @@ impl Executable {
     /// The program.
     pub fn program(&self) -> &Arc<Program> {
         &self.program
+    }
+
+    /// Whether it was read as text.
+    pub fn is_assembly(&self) -> bool {
+        self.text.is_some()
     }
 
     /// The built-in machine that the program is made for.
@@ -178,18 +183,24 @@ impl Executable {
     /// # Errors
     /// As [`verify`](Self::verify); that it was cancelled.
     pub fn verify_until(&self, target: &Target, cancel: &AtomicBool) -> Result<()> {
-        let spans = self.text.as_deref().map(|(_, spans)| spans);
+        let spans = self.spans().map(|spans| &**spans);
         let violations = verify_until(&self.program, target.machine(), cancel);
         let found = violations
             .into_iter()
             .map(|v| v.into_diagnostic(&self.program, spans));
-        let source = self
-            .text
-            .as_deref()
-            .map(|(source, _)| source.clone().into());
         Diagnostics(found.collect())
             .ok(())
-            .map_err(|found| Error::new(found, source))
+            .map_err(|found| self.error(found))
+    }
+
+    /// Where its statements are in the text, if it was read as text; for [`RunOptions::spans`].
+    pub fn spans(&self) -> Option<&Arc<SourceMap>> {
+        self.text.as_ref().map(|(_, spans)| spans)
+    }
+
+    /// The error of a run, with the text that its places are in.
+    pub fn error(&self, found: Diagnostics) -> Error {
+        Error::new(found, self.text.as_ref().map(|(source, _)| source.clone()))
     }
 
     /// The program as assembly.

@@ -48,14 +48,17 @@ pub fn kind_name(kind: Kind) -> &'static str {
 /// What a message begins with: `error[D0310]`, or which kind of error it is where that is not the
 /// input's fault.
 fn heading(diagnostic: &Diagnostic, severity: Severity) -> String {
-    let word = match (severity, diagnostic.kind) {
+    format!("{}[{}]", word(diagnostic, severity), diagnostic.code)
+}
+
+fn word(diagnostic: &Diagnostic, severity: Severity) -> &'static str {
+    match (severity, diagnostic.kind) {
         (Severity::Warning, _) => "warning",
         (Severity::Error, Kind::Input) => "error",
         (Severity::Error, Kind::Unsupported) => "unsupported",
         (Severity::Error, Kind::Limit) => "does not fit",
         (Severity::Error, Kind::Bug) => "defect of dojoc",
-    };
-    format!("{word}[{}]", diagnostic.code)
+    }
 }
 
 /// A diagnostic as text that ends with a line break. With a span and its text, the lines are
@@ -91,10 +94,10 @@ fn in_text(
         .rev()
         .find(|at| source.text.is_char_boundary(*at))?;
     let end = (span.end.clamp(start, len)..=len).find(|at| source.text.is_char_boundary(*at))?;
-    let severity = match severity {
-        Severity::Warning => ReportSeverity::Warning,
-        Severity::Error if diagnostic.kind == Kind::Bug => ReportSeverity::Bug,
-        Severity::Error => ReportSeverity::Error,
+    let word = word(diagnostic, severity);
+    let (severity, its_word) = match severity {
+        Severity::Warning => (ReportSeverity::Warning, "warning"),
+        Severity::Error => (ReportSeverity::Error, "error"),
     };
     let mut notes: Vec<String> = diagnostic
         .notes
@@ -116,7 +119,8 @@ fn in_text(
     }
     .ok()?;
     let text = String::from_utf8(out).ok()?;
-    Some(text.trim_end().to_owned() + "\n")
+    // The message begins with the word, behind a colour, and has the same as without a text.
+    Some(text.trim_end().replacen(its_word, word, 1) + "\n")
 }
 
 fn plain(diagnostic: &Diagnostic, severity: Severity, color: bool) -> String {
@@ -229,6 +233,30 @@ mod tests {
             serde_json::from_str(&json(&diagnostic, Severity::Error, Some(&source))).unwrap();
         assert_eq!(value["place"]["line"], 2);
         assert_eq!(value["place"]["column"], 13);
+    }
+
+    #[test]
+    fn a_kind_has_one_word_with_and_without_text() {
+        let source = SourceText {
+            name: "error.dojo".into(),
+            text: "error".into(),
+        };
+        for kind in [Kind::Input, Kind::Unsupported, Kind::Limit, Kind::Bug] {
+            let diagnostic = Diagnostic::new(233, kind, "an error").at_span(0..1);
+            for (color, severity) in [
+                (false, Severity::Error),
+                (true, Severity::Error),
+                (false, Severity::Warning),
+            ] {
+                let head = heading(&diagnostic, severity);
+                let text = human(&diagnostic, severity, Some(&source), color);
+                let first = text.lines().next().unwrap_or("");
+                assert!(first.contains(&head), "{first}");
+                assert!(first.contains(": an error"), "{first}");
+                let alone = human(&diagnostic, severity, None, color);
+                assert!(alone.contains(&head), "{alone}");
+            }
+        }
     }
 
     #[test]

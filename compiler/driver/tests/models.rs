@@ -52,6 +52,39 @@ fn eval_runs_batches_and_counts_right_labels() {
     ");
 }
 
+/// Rows are cut for those who say that they are samples, and who ask for values of rows.
+#[test]
+fn batches_are_asked_for() {
+    let lab = lab();
+    lab.run(&["compile", "add.dojo", "-o", "add.djx"]).ok();
+    let sum = "dojo graph 1  module @sum { func @main(%x : f32[2, 2]) -> (%y : f32[]) { \
+               %y = reduce %x {kind = \"sum\", axes = [0, 1], keep = false} : f32[] return %y } }";
+    lab.write("sum.dojo", sum);
+    for command in [
+        ["eval", "add.dojo"],
+        ["run", "add.dojo"],
+        ["run", "add.djx"],
+    ] {
+        let run = |more: &[&str]| lab.run(&[&command, &["-i", "data.npz:x"], more].concat());
+        let refused = run(&[]).fails(1);
+        assert_eq!(
+            refused,
+            "error[D0723]: input `x` is f32[2, 2], f32[3, 2] was given\n  \
+             help: --batched runs rows that do not depend on each other batch by batch\n"
+        );
+        let cut = run(&["--batched"]).ok();
+        assert!(cut.contains("[10, 20, 110, 20, 10, 70]"), "{cut}");
+        let counted = run(&["--accuracy", "data.npz:labels"]).ok();
+        assert!(counted.contains("(2 of 3)"), "{counted}");
+    }
+    for command in ["eval", "run"] {
+        let mixed = lab.run(&[command, "sum.dojo", "-i", "data.npz:x", "--batched"]);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(mixed.fails(1), @"error[D0955]: no output is made of the 2 rows of a batch");
+        }
+    }
+}
+
 #[test]
 fn eval_writes_outputs_and_probes() {
     let lab = lab();
@@ -60,6 +93,7 @@ fn eval_writes_outputs_and_probes() {
         "add.dojo",
         "-i",
         "x=data.npz:x",
+        "--batched",
         "--probe",
         "b",
         "-o",
@@ -90,6 +124,7 @@ fn eval_says_what_differs() {
         "add.dojo",
         "-i",
         "data.npz:x",
+        "--batched",
         "--compare",
         "wrong.npz",
     ]);
@@ -133,8 +168,8 @@ fn eval_names_what_is_wrong_with_inputs() {
       help: give them (--input x=FILE) or try --random 1
     ");
     insta::assert_snapshot!(lab.run(&["eval", "add.dojo", "-i", "xx=data.npz:x", "--random", "1"]).fails(1), @"
-    error[D0952]: function `main` has no input `xx`
-      help: did you mean `x`?
+    error[D0952]: `main` has no input `xx`
+      help: the inputs are `x` : f32[2, 2]; --input INPUT=FILE.npz:ARRAY takes one array
     ");
     insta::assert_snapshot!(lab.run(&["eval", "add.dojo", "-i", "data.npz:z"]).fails(1), @"
     error[D0953]: data.npz: there is no array `z`
@@ -159,6 +194,8 @@ fn dimensions_follow_the_data() {
     insta::assert_snapshot!(lab.run(&["eval", "m.onnx", "-i", "x.pb"]).ok(), @"y0  f32[1, 2]  min -1  max 2  mean 0.5  [-1, 2]");
     let err = lab.run(&["eval", "m.onnx", "--random", "1"]).fails(1);
     assert!(err.contains("D0314") && err.contains("--dim N="), "{err}");
+    let one = "1 dimension of the inputs has no extent";
+    assert!(err.contains(one), "{err}");
     let ran = lab.run(&["eval", "m.onnx", "--random", "1", "--dim", "N=3"]);
     assert!(ran.ok().starts_with("y0  f32[3, 2]"));
 }
@@ -193,11 +230,15 @@ fn compile_prints_what_eval_reads() {
     let lab = lab();
     let text = lab.run(&["compile", "add.dojo", "--emit", "graph"]).ok();
     let from_stdin = lab
-        .run_with(&["eval", "-", "-i", "data.npz"], text.as_bytes())
+        .run_with(
+            &["eval", "-", "-i", "data.npz", "--batched"],
+            text.as_bytes(),
+        )
         .ok();
     assert_eq!(
         from_stdin,
-        lab.run(&["eval", "add.dojo", "-i", "data.npz"]).ok()
+        lab.run(&["eval", "add.dojo", "-i", "data.npz", "--batched"])
+            .ok()
     );
     let same = lab
         .run_with(&["compile", "-", "--emit", "import"], ADD.as_bytes())
@@ -363,7 +404,8 @@ fn precision_and_fuel_reach_the_passes() {
 #[test]
 fn runs_are_measured() {
     let lab = lab();
-    let run = |more: &[&str]| lab.run(&[&["run", "add.dojo", "-i", "data.npz:x"], more].concat());
+    let args = ["run", "add.dojo", "-i", "data.npz:x", "--batched"];
+    let run = |more: &[&str]| lab.run(&[&args, more].concat());
     let json = |ran: support::Ran| -> serde_json::Value {
         serde_json::from_str(ran.ok().lines().next().unwrap()).unwrap()
     };

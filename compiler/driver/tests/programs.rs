@@ -143,6 +143,90 @@ fn states_go_from_run_to_run_and_through_files() {
 }
 
 #[test]
+fn a_file_of_states_says_what_they_are() {
+    let lab = lab();
+    let run = |file: &str| lab.run(&["run", "scale.dojo", "-i", "x.npy", "--state-in", file]);
+    insta::assert_snapshot!(run("x.npy").fails(1), @"
+    error[D0961]: x.npy: an array without the name of a state
+      help: --state-in takes an .npz archive with one array per state
+    ");
+    write_npz(lab.path("none.npz"), &[]).unwrap();
+    let ran = run("none.npz");
+    insta::assert_snapshot!(ran.err, @"warning[D0961]: none.npz has no state `sum`, which keeps its first value");
+    assert_eq!(ran.code, 0);
+}
+
+/// What a program has no use for is refused, not ignored.
+#[test]
+fn options_of_the_compiler_are_not_for_programs() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    for more in [
+        &["--weights", "w.npz"][..],
+        &["--precision", "bf16"],
+        &["--keep-precision", "x"],
+        &["--chips", "1"],
+        &["--plan", "p.toml"],
+        &["--validate"],
+        &["--skip-pass", "saturate"],
+        &["--fuel", "3"],
+        &["--dump-after", "all"],
+        &["--bound", "x=3"],
+        &["--shape", "x=4x8"],
+        &["--dim", "n<=4"],
+    ] {
+        for program in ["scale.djx", "scale.dojo"] {
+            let args = ["run", program, "-i", "x.npy"];
+            let err = lab.run(&[&args, more].concat()).fails(1);
+            let message = format!("D0960]: {}", more[0]);
+            assert!(err.contains(&message), "{err}");
+        }
+    }
+    let both = ["run", "scale.djx", "--chips", "1", "--weights", "w.npz"];
+    insta::assert_snapshot!(lab.run(&both).fails(1), @"
+    error[D0960]: --weights is for a model that is compiled; scale.djx is a program
+      help: give it to `dojoc compile`, and the model, and run what that writes
+    error[D0960]: --chips is for a model that is compiled; scale.djx is a program
+      help: give it to `dojoc compile`, and the model, and run what that writes
+    ");
+}
+
+/// `run`, `check` and `dis` say the same of a file that is called .djx.
+#[test]
+fn damaged_executables_are_called_so() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    let good = std::fs::read(lab.path("scale.djx")).unwrap();
+    let mut flipped = good.clone();
+    flipped[1] ^= 1;
+    let text = [&good[..4], &good[5..]].concat();
+    let elf = b"\x7fELF\x02\x01\x01".to_vec();
+    for bytes in [flipped, text, elf, vec![]] {
+        lab.write("bad.djx", bytes);
+        let dis = lab.run(&["dis", "bad.djx"]).fails(1);
+        assert_eq!(lab.run(&["run", "bad.djx"]).fails(1), dis);
+        assert_eq!(lab.run(&["check", "bad.djx"]).err, dis);
+        assert!(!dis.contains("model"), "{dis}");
+    }
+}
+
+#[test]
+fn an_executable_is_not_assembled() {
+    let lab = lab();
+    lab.run(&["asm", "scale.dojo"]).ok();
+    insta::assert_snapshot!(lab.run(&["asm", "scale.djx"]).fails(1), @"
+    error[D0950]: scale.djx is an executable already
+      help: `dojoc dis` shows it as assembly, `dojoc check` checks it
+    ");
+    lab.write("text.djx", SCALE);
+    insta::assert_snapshot!(lab.run(&["asm", "text.djx"]).fails(1), @"
+    error[D0960]: text.djx would be overwritten
+      help: say by --output where the executable is to go
+    ");
+    assert_eq!(lab.read("text.djx"), SCALE);
+}
+
+#[test]
 fn run_parameters_random_inputs_and_references() {
     let lab = lab();
     let out = lab.run(&[
@@ -178,6 +262,20 @@ fn run_parameters_random_inputs_and_references() {
         err.contains("D0721") && err.contains("outside 1 to 8"),
         "{err}"
     );
+    for rows in [3u64, 5] {
+        let x = Tensor::from_vec(&[rows, 8], vec![1f32; 8 * rows as usize]);
+        npy(&lab, "rows.npy", &x);
+        for more in [&[] as &[&str], &["--sanitize"]] {
+            let args = ["run", "scale.dojo", "-i", "rows.npy"];
+            let err = lab.run(&[&args, more].concat()).fails(1);
+            assert!(err.contains("D0723"), "{err}");
+        }
+    }
+    let unknown = ["run", "scale.dojo", "-i", "q=x.npy"];
+    insta::assert_snapshot!(lab.run(&unknown).fails(1), @"
+    error[D0952]: `main` has no input `q`
+      help: the inputs are `x` : f32[4, 8]; --input INPUT=FILE.npz:ARRAY takes one array
+    ");
     let err = lab.run(&["run", "scale.dojo"]).fails(1);
     assert!(err.contains("no value for `x` : f32[4, 8]"), "{err}");
     let err = lab
@@ -252,6 +350,106 @@ fn the_summary_is_an_object_too() {
     assert_eq!(object["outputs"][0]["max"], 31.0);
     assert_eq!(object["stats"]["instructions"], 12);
     assert_eq!(object["stats"]["calls"], 4);
+}
+
+/// What goes wrong in a statement is shown in its line.
+#[test]
+fn faults_of_runs_have_places_in_the_text() {
+    let lab = Lab::new();
+    let text = r#"dojo program 1
+
+program @count {machine = "mesh4x4"} {
+  cores @one = [box(0, 1, 2)]
+  input @k : i32[1] = [{on = @one, at = 0, slice = [[0, 1]]}]
+  output @y : f32[4] = [{on = @one, at = 64, slice = [[0, 4]]}]
+
+  segment @count() {
+    %k = buffer {at = 0, role = "in"} : i32[1]
+    %y = buffer {at = 64, role = "out"} : f32[4]
+    vector (
+      { ^()
+        fill %y {value = 0.0}
+        %n = count %k {max = 4}
+        for {count = %n} ({ ^(%i : index)
+          add %y, %y {value = 1.0}
+        })
+      }
+    )
+  }
+
+  entry @main() {inputs = [@k], outputs = [@y]} {
+    call @count {on = @one, row = []}
+  }
+}
+"#;
+    lab.write("count.dojo", text);
+    npy(&lab, "k.npy", &Tensor::from_vec(&[1], vec![9i32]));
+    let run = ["run", "count.dojo", "-i", "k.npy"];
+    let careful = lab.run(&[&run[..], &["--sanitize"]].concat()).fails(1);
+    assert!(careful.contains("count.dojo:14:9"), "{careful}");
+    insta::assert_snapshot!(lab.run(&run).fails(1), @"
+    error[D0703]: core (chip 0, row 1, column 2), `%n = count %k {max = 4}` in the vector stream of @count: it read 9, which is not between 0 and 4
+       ┌─ count.dojo:14:9
+       │
+    14 │         %n = count %k {max = 4}
+       │         ^^^^^^^^^^^^^^^^^^^^^^^
+    ");
+}
+
+/// All cores wait for a message before they send one.
+#[test]
+fn a_deadlock_has_a_place_in_the_text() {
+    let lab = Lab::new();
+    let text = r#"dojo program 1
+
+program @shift {machine = "mesh4x4"} {
+  cores @ring = [box(0, 0, [0, 2])]
+  channel @next {from = @ring, to = @ring, peer = mod(i + 1, 2)}
+  input @x : f32[2, 8] = [{on = @ring, at = 0, slice = [[i, 1], [0, 8]]}]
+  output @y : f32[2, 8] = [{on = @ring, at = 64, slice = [[i, 1], [0, 8]]}]
+
+  segment @shift() {
+    %x = buffer {at = 0, role = "in"} : f32[8]
+    %y = buffer {at = 64, role = "out"} : f32[8]
+    comm0 ({ ^()
+      post @next, %y
+      recv @next, %y
+      send @next, %x
+    })
+  }
+
+  entry @main() {inputs = [@x], outputs = [@y]} {
+    call @shift {on = @ring, row = []}
+  }
+}
+"#;
+    lab.write("shift.dojo", text);
+    for more in [&["--threads", "2"][..], &["--sanitize"]] {
+        let run = ["run", "shift.dojo", "--random", "1"];
+        let err = lab.run(&[&run[..], more].concat()).fails(1);
+        assert!(err.contains("D0700"), "{err}");
+        assert!(err.contains("shift.dojo:14:7"), "{err}");
+        assert!(err.contains("core (chip 0, row 0, column 1)"), "{err}");
+    }
+}
+
+/// Arrays have no bf16; what is given for it says how it is done.
+#[test]
+fn values_in_bf16_are_asked_for() {
+    let lab = lab();
+    lab.write("half.dojo", SCALE.replace("f32", "bf16"));
+    let run = [
+        "run",
+        "half.dojo",
+        "-i",
+        "x.npy",
+        "--no-verify",
+        "--sanitize",
+    ];
+    insta::assert_snapshot!(lab.run(&run).fails(1), @"
+    error[D0723]: @x is bf16[4, 8], found f32[4, 8]
+      help: an .npy file or an array of an .npz archive is bf16 if it is of uint16 and its name ends in `.bf16`; .safetensors and ONNX tensors have the type
+    ");
 }
 
 #[test]

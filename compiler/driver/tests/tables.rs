@@ -307,6 +307,39 @@ fn instructions_are_documented() {
 }
 
 #[test]
+fn a_filter_without_measurements_is_an_error() {
+    let lab = Lab::new();
+    let bench = |filter: &str| lab.run(&["bench", filter]).fails(1);
+    insta::assert_snapshot!(bench("nomatch"), @"
+    error[D0959]: no measurement has `nomatch` in its name
+      help: there are: kernel, dispatch, channels, program, mesh_gemm
+    ");
+    insta::assert_snapshot!(bench("chanels"), @"
+    error[D0959]: no measurement has `chanels` in its name
+      help: did you mean `channels`?
+    ");
+    insta::assert_snapshot!(bench("kernel/f32 32x32x6x"), @"
+    error[D0959]: no measurement has `kernel/f32 32x32x6x` in its name
+      help: did you mean `kernel/f32 32x32x64`, `kernel/bf16 32x32x64`, `kernel/f32 64x64x64`?
+    ");
+}
+
+/// One object a measurement, each with all keys.
+#[test]
+fn measurements_are_objects() {
+    let lab = Lab::new();
+    let args = ["bench", "dispatch", "--runs", "1", "--format", "json"];
+    let text = lab.run(&args).ok();
+    let object: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    let keys: Vec<&String> = object.as_object().unwrap().keys().collect();
+    let expected = "gflops host_peak_gflops megabytes name ns_per_instr seconds threads";
+    let expected: Vec<&str> = expected.split(' ').collect();
+    assert_eq!(keys, expected);
+    assert!(object["gflops"].is_null() && object["host_peak_gflops"].is_null());
+    assert!(object["ns_per_instr"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn the_table_of_onnx_operators_is_current() {
     let lab = Lab::new();
     let made = lab.run(&["ops", "--onnx", "--format", "md"]).ok();

@@ -94,6 +94,17 @@ pub enum Panels {
     Bf16(crate::kernels::Aligned<half::bf16>),
 }
 
+impl Panels {
+    /// The memory that they take.
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::F32(panels) => size_of_val(&**panels),
+            Self::Bf16(panels) => size_of_val(&**panels),
+        };
+        bytes as u64
+    }
+}
+
 /// Which packed form: layout, whether it is transposed, and the exponent bias of cfp8.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PanelKey {

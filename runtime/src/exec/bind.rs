@@ -242,7 +242,11 @@ impl<'a> Run<'_, 'a> {
         let (bytes, behind) = rest.split_at_mut(target.len as usize);
         let end = taken.at + target.len;
         let panels = match bound[PANELS_OF] {
-            Bound::Block(block, at) if self.compute.matmul => Some(PanelsAt { block, at }),
+            Bound::Block(block, at) if self.compute.matmul => Some(PanelsAt {
+                block,
+                at,
+                account: &self.kit.pool.account,
+            }),
             _ => None,
         };
         let none = Source {
@@ -281,7 +285,11 @@ impl<'a> Run<'_, 'a> {
             step: self.options.step,
         };
         let (instr, sources) = (&self.compute.instr, &sources[..count]);
-        compute::execute(instr, &mut targets, sources, self.scalars, &mut cx)
+        let result = compute::execute(instr, &mut targets, sources, self.scalars, &mut cx);
+        if panels.is_some() {
+            self.kit.pool.over = self.kit.pool.account.exceeded();
+        }
+        result
     }
 
     /// Runs the instruction on copies of all operands.

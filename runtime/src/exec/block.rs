@@ -20,8 +20,23 @@ const LINE: usize = size_of::<Line>();
 #[derive(Debug)]
 pub(super) struct Block {
     lines: Box<[Line]>,
-    /// With the position of the operand's lowest byte.
-    panels: Mutex<Vec<(u32, PanelKey, Arc<Panels>)>>,
+    panels: Mutex<Vec<Kept>>,
+}
+
+/// A packed form of what is in a block, on the account as long as it is kept.
+#[derive(Debug)]
+struct Kept {
+    /// Position of the operand's lowest byte.
+    at: u32,
+    key: PanelKey,
+    panels: Arc<Panels>,
+    account: Arc<Account>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.account.remove(self.panels.bytes());
+    }
 }
 
 impl Block {
@@ -56,26 +71,33 @@ pub(super) struct PanelsAt<'a> {
     pub block: &'a Block,
     /// Position of the operand's lowest byte.
     pub at: u32,
+    pub account: &'a Arc<Account>,
 }
 
 impl PanelCache for PanelsAt<'_> {
     fn get(&self, key: &PanelKey, pack: &mut dyn FnMut() -> Panels) -> Arc<Panels> {
         // Whoever else needs the same form waits for it instead of making it again.
-        let mut panels = self
+        let mut kept = self
             .block
             .panels
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some((.., found)) = panels.iter().find(|(at, k, _)| *at == self.at && k == key) {
-            return found.clone();
+        if let Some(found) = kept.iter().find(|k| k.at == self.at && k.key == *key) {
+            return found.panels.clone();
         }
-        let made = Arc::new(pack());
-        panels.push((self.at, key.clone(), made.clone()));
-        made
+        let panels = Arc::new(pack());
+        self.account.add(panels.bytes());
+        kept.push(Kept {
+            at: self.at,
+            key: key.clone(),
+            panels: panels.clone(),
+            account: self.account.clone(),
+        });
+        panels
     }
 }
 
-/// How much memory all blocks take.
+/// How much memory all blocks take with their packed forms.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     used: AtomicU64,
@@ -122,7 +144,7 @@ fn class(lines: usize) -> (usize, usize) {
 /// Blocks of a worker that nobody uses.
 #[derive(Debug)]
 pub(super) struct Pool {
-    account: Arc<Account>,
+    pub account: Arc<Account>,
     free: Vec<Vec<Arc<Block>>>,
     held: u64,
     /// More memory was taken than the account allows.

@@ -33,6 +33,7 @@ mod report;
 mod shared;
 mod sram;
 mod stream;
+mod team;
 mod worker;
 
 #[cfg(test)]
@@ -59,6 +60,7 @@ use self::sram::{Piece, Sram};
 use self::worker::{Kit, Worker};
 use crate::codes;
 use crate::compute::Layout;
+use crate::host::core_name;
 use crate::host::{Engine, Keep, Memory, ProbeSink, ReadMemory, scatter};
 use crate::options::{RunOptions, Stats};
 
@@ -77,7 +79,7 @@ pub struct Executor {
     senders: AllSenders,
     sender_dims: Vec<i64>,
     cores: Vec<Core>,
-    /// Run parameters and threads for which the ports of cores are open.
+    /// Run parameters and workers for which the ports of cores are open.
     ports_for: (Vec<i64>, usize),
     dram: Dram,
     sram_bytes: u32,
@@ -146,7 +148,7 @@ impl Executor {
 
     fn number(&self, core: CoreAddress) -> Result<u32, Diagnostic> {
         let number = self.map.number(core);
-        number.ok_or_else(|| unverified(&format!("no region has core {core}")).diagnostic())
+        number.ok_or_else(|| unverified(&format!("no region has {}", core_name(core))).diagnostic())
     }
 
     /// Runs all workers, gives their statistics and the error of the run.
@@ -174,46 +176,47 @@ impl Executor {
                 .collect();
             self.sender_dims = dims.to_vec();
         }
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let workers = threads.min(self.cores.len()).max(1);
-        while self.kits.len() < workers {
-            self.kits.push(Kit::new(Pool::new(&self.account)));
-        }
-        let shared = Shared::new(
-            &self.program,
-            schedule,
-            (&self.map, &self.roles[&entry]),
-            &self.segments,
-            &self.senders,
-            (&self.dram, self.sram_bytes),
-            (dims, options),
-            probes,
-            workers,
-        );
-        let mut rest = self.cores.as_mut_slice();
-        let mut first = 0;
-        let mut team = Vec::new();
-        for (me, kit) in self.kits.iter_mut().take(workers).enumerate() {
-            let (cores, others) = rest.split_at_mut(shared.share.min(rest.len()));
-            rest = others;
-            let count = cores.len() as u32;
-            team.push(Worker::new(&shared, me, (first, cores), kit, self.memos));
-            first += count;
-        }
-        std::thread::scope(|scope| {
-            let mut team = team.iter_mut();
-            let mine = team.next();
-            for worker in team {
-                scope.spawn(|| worker.run());
+        let shared = OnceLock::new();
+        let wanted = team::size(options.threads, self.map.len());
+        let team = team::run(wanted, |workers| {
+            // Who is at the other end of a port depends on these, and nothing else of an open port lasts.
+            let ports_for = (dims.to_vec(), workers);
+            if self.ports_for != ports_for {
+                self.cores.iter_mut().for_each(|core| core.ports = None);
+                self.ports_for = ports_for;
             }
-            if let Some(worker) = mine {
-                worker.run();
+            while self.kits.len() < workers {
+                self.kits.push(Kit::new(Pool::new(&self.account)));
             }
+            let shared: &Shared<'_> = shared.get_or_init(|| {
+                Shared::new(
+                    &self.program,
+                    schedule,
+                    (&self.map, &self.roles[&entry]),
+                    &self.segments,
+                    &self.senders,
+                    (&self.dram, self.sram_bytes),
+                    (dims, options),
+                    probes,
+                    workers,
+                )
+            });
+            let mut rest = self.cores.as_mut_slice();
+            let mut first = 0;
+            let mut team = Vec::new();
+            for (me, kit) in self.kits.iter_mut().take(workers).enumerate() {
+                let (cores, others) = rest.split_at_mut(shared.share.min(rest.len()));
+                rest = others;
+                let count = cores.len() as u32;
+                team.push(Worker::new(shared, me, (first, cores), kit, self.memos));
+                first += count;
+            }
+            team
         });
-        let mut stats = Stats::default();
+        let mut stats = Stats {
+            threads: team.len(),
+            ..Stats::default()
+        };
         let mut failures = Vec::new();
         for worker in team {
             stats.instructions += worker.stats.instructions;
@@ -227,10 +230,11 @@ impl Executor {
             self.account.remove(worker.held);
         }
         stats.allocated_bytes = self.account.most();
-        let error = shared
-            .stop_reason()
-            .or_else(|| report::first_failure(&shared, &failures))
-            .or_else(|| report::deadlock(&shared, &self.cores));
+        let error = shared.get().and_then(|shared| {
+            let failed = || report::first_failure(shared, &failures);
+            let stuck = || report::deadlock(shared, &self.cores);
+            shared.stop_reason().or_else(failed).or_else(stuck)
+        });
         error.map_or(Ok(stats), |error| Err(error.into()))
     }
 }
@@ -361,12 +365,6 @@ impl Engine for Executor {
         options: &RunOptions,
         probes: Option<&dyn ProbeSink>,
     ) -> Result<Stats, Diagnostics> {
-        // Who is at the other end of a port depends on these, and nothing else of an open port lasts.
-        let ports_for = (dims.to_vec(), options.threads);
-        if self.ports_for != ports_for {
-            self.cores.iter_mut().for_each(|core| core.ports = None);
-            self.ports_for = ports_for;
-        }
         let result = self.work(entry, (dims, options), probes);
         let pool = &mut self.kits[0].pool;
         for core in &mut self.cores {

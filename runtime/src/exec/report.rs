@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Place};
 use dojoc_ir::entity::EntityId;
-use dojoc_ir::program::{SegmentId, Unit, inst_line};
+use dojoc_ir::program::{DramId, SegmentId, Unit, inst_line};
 
 use super::core::{Active, Core, Progress};
-use super::decode::Action;
+use super::decode::{Action, Code};
 use super::fault::{Fault, unverified};
 use super::shared::Shared;
 use crate::codes;
+use crate::host::core_name;
 
 /// A fault with its place.
 #[derive(Clone, Debug)]
@@ -31,15 +32,15 @@ impl Failure {
     }
 
     fn diagnostic(&self, shared: &Shared<'_>) -> Diagnostic {
-        let core = shared.map.address(self.core);
+        let core = core_name(shared.map.address(self.core));
         let Some((segment, stream, place)) = self.at else {
             let mut diagnostic = self.fault.diagnostic();
-            diagnostic.message = format!("core {core}: {}", diagnostic.message);
+            diagnostic.message = format!("{core}: {}", diagnostic.message);
             return diagnostic;
         };
         let mut diagnostic = self.fault.diagnostic();
         let what = instruction(shared, segment, stream, place);
-        diagnostic.message = format!("core {core}, {what}: {}", diagnostic.message);
+        diagnostic.message = format!("{core}, {what}: {}", diagnostic.message);
         located(diagnostic, shared, (segment, stream, place))
     }
 }
@@ -62,16 +63,15 @@ fn located(
     shared: &Shared<'_>,
     (segment, stream, place): (u32, u32, u32),
 ) -> Diagnostic {
-    let segment = shared
-        .program
-        .segments
-        .get(SegmentId::from_index(segment as usize));
-    let stream = segment.and_then(|s| s.streams.get(stream as usize));
-    let loc = stream.and_then(|s| s.code.get(place as usize)?.loc);
-    match loc.and_then(|loc| shared.program.locs.get(loc)) {
+    let id = SegmentId::from_index(segment as usize);
+    let segment = shared.program.segments.get(id);
+    let code = segment.and_then(|s| s.streams.get(stream as usize));
+    let loc = code.and_then(|s| s.code.get(place as usize)?.loc);
+    let diagnostic = match loc.and_then(|loc| shared.program.locs.get(loc)) {
         Some(loc) => diagnostic.at(Place::Node(Arc::new(loc.clone()))),
         None => diagnostic,
-    }
+    };
+    shared.options.locate(diagnostic, (id, stream, place))
 }
 
 /// Segment, stream and statement in words.
@@ -104,23 +104,73 @@ struct Waiting {
     on: Vec<u32>,
 }
 
-/// The streams of a core that wait.
-fn waits(shared: &Shared<'_>, number: u32, core: &Core) -> Vec<Waiting> {
+/// A stream that has not ended.
+struct Running<'a> {
+    active: &'a Active,
+    stream: usize,
+    code: &'a Code,
+    frame: &'a [i64],
+}
+
+/// The streams of the call that a core is in.
+fn running<'a>(shared: &Shared<'a>, core: &'a Core) -> Vec<Running<'a>> {
     let Some(active) = core.active.as_deref().filter(|active| active.in_call) else {
         return Vec::new();
     };
     let Some(segment) = shared.segments.get(active.segment as usize) else {
         return Vec::new();
     };
-    let running = |stream: &usize| active.streams[*stream].progress == Progress::Running;
-    (0..segment.streams.len())
-        .filter(running)
-        .filter_map(|stream| {
+    let streams = segment.streams.iter().enumerate();
+    streams
+        .filter(|(stream, _)| active.streams[*stream].progress == Progress::Running)
+        .map(|(stream, code)| Running {
+            active,
+            stream,
+            code,
+            frame: &active.frames[stream * segment.frame..][..segment.frame],
+        })
+        .collect()
+}
+
+/// Cores in calls that read an instance of a DRAM region.
+type Readers = BTreeMap<(DramId, u64), Vec<u32>>;
+
+fn readers(shared: &Shared<'_>, cores: &[Core]) -> Readers {
+    let mut readers = Readers::new();
+    if shared.program.dram.is_empty() {
+        return readers;
+    }
+    for (number, core) in cores.iter().enumerate() {
+        for Running { code, frame, .. } in running(shared, core) {
+            for op in &code.ops {
+                let (Action::DramAcquire(dram, owner) | Action::DramRelease(dram, owner)) = op
+                else {
+                    continue;
+                };
+                let instance = owner.eval(frame).ok().and_then(|i| u64::try_from(i).ok());
+                if let Some(instance) = instance {
+                    let readers = readers.entry((*dram, instance)).or_default();
+                    if readers.last() != Some(&(number as u32)) {
+                        readers.push(number as u32);
+                    }
+                }
+            }
+        }
+    }
+    readers
+}
+
+/// The streams of a core that wait.
+fn waits(shared: &Shared<'_>, readers: &Readers, number: u32, core: &Core) -> Vec<Waiting> {
+    running(shared, core)
+        .into_iter()
+        .filter_map(|waiting| {
+            let (active, stream) = (waiting.active, waiting.stream);
+            let (code, frame) = (waiting.code, waiting.frame);
             let state = &active.streams[stream];
-            let code = &segment.streams[stream];
             let op = code.ops.get(state.pc as usize)?;
-            let frame = &active.frames[stream * segment.frame..][..segment.frame];
-            let (what, on) = wait(shared, (number, core, active), op, frame, state.received);
+            let on = (number, core, active);
+            let (what, on) = wait((shared, readers), on, op, frame, state.received);
             let at = (
                 active.segment,
                 stream as u32,
@@ -132,7 +182,7 @@ fn waits(shared: &Shared<'_>, number: u32, core: &Core) -> Vec<Waiting> {
 }
 
 fn wait(
-    shared: &Shared<'_>,
+    (shared, readers): (&Shared<'_>, &Readers),
     (number, core, active): (u32, &Core, &Active),
     op: &Action,
     frame: &[i64],
@@ -146,7 +196,7 @@ fn wait(
             .and_then(|s| s.of(number, port));
         let on: Vec<u32> = sender.iter().map(|(core, _)| *core).collect();
         let from = on.first().map(|core| shared.map.address(*core));
-        let from = from.map_or(String::new(), |core| format!(" from core {core}"));
+        let from = from.map_or(String::new(), |core| format!(" from {}", core_name(core)));
         let what = format!(
             "a message{from} through @{} port {port}",
             name(channel.family)
@@ -160,7 +210,7 @@ fn wait(
         let peers = out.into_iter().flat_map(|out| out.peers());
         let on: Vec<u32> = peers.filter(|p| p.credits == 0).map(|p| p.core).collect();
         let at = on.first().map(|core| shared.map.address(*core));
-        let at = at.map_or(String::new(), |core| format!(" at core {core}"));
+        let at = at.map_or(String::new(), |core| format!(" at {}", core_name(core)));
         let what = format!("a slot{at} of @{} port {port}", name(channel.family));
         (what, on)
     };
@@ -189,7 +239,13 @@ fn wait(
             let on = index.and_then(|index| owner(*dram, index));
             ("the next epoch".into(), on.into_iter().collect())
         }
-        Action::DramBegin(_) => ("the readers of the last epoch".into(), Vec::new()),
+        Action::DramBegin(dram) => {
+            let owners = shared.program.dram.get(*dram).and_then(|dram| dram.owners);
+            let own = owners.and_then(|on| shared.map.index(shared.program, on, number));
+            let on = own.and_then(|own| readers.get(&(*dram, own))).cloned();
+            let what = "the readers of the last epoch to release it";
+            (what.into(), on.unwrap_or_default())
+        }
         _ => ("something".into(), Vec::new()),
     }
 }
@@ -203,6 +259,8 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
         .filter(|core| !cores[*core as usize].done)
         .collect();
     let first = *stuck.first()?;
+    let readers = readers(shared, cores);
+    let waits = |core: u32| waits(shared, &readers, core, &cores[core as usize]);
     // Walk from the first core that waits along what it waits for, depth first, to find a cycle.
     let mut state: BTreeMap<u32, Walk> = BTreeMap::new();
     let mut path: Vec<u32> = Vec::new();
@@ -234,7 +292,7 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
                 longest.clone_from(&path);
             }
             stack.push((core, true));
-            let waits = waits(shared, core, &cores[core as usize]);
+            let waits = waits(core);
             // A token leads to the other streams of the core, which are looked at anyway.
             let on = waits
                 .iter()
@@ -258,7 +316,7 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
     let mut place = None;
     for (at, core) in path.iter().enumerate() {
         let next = path.get(at + 1).or(path.first().filter(|_| is_cycle));
-        let waits = waits(shared, *core, &cores[*core as usize]);
+        let waits = waits(*core);
         let leads = |wait: &&Waiting| next.is_none_or(|next| wait.on.contains(next));
         let tokens = waits.iter().filter(|wait| wait.on == [*core]);
         let along = waits.iter().filter(leads).filter(|wait| wait.on != [*core]);
@@ -269,8 +327,8 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
             let (segment, stream, statement) = wait.at;
             place.get_or_insert(wait.at);
             diagnostic.notes.push(format!(
-                "core {}: {} waits for {}",
-                shared.map.address(*core),
+                "{}: {} waits for {}",
+                core_name(shared.map.address(*core)),
                 instruction(shared, segment, stream, statement),
                 wait.what
             ));
@@ -283,14 +341,14 @@ pub(super) fn deadlock(shared: &Shared<'_>, cores: &[Core]) -> Option<Diagnostic
             .push(format!("and so on, {rest} further cores"));
     }
     if let Some(last) = path.last().filter(|_| !is_cycle) {
-        let ended = waits(shared, *last, &cores[*last as usize]);
+        let ended = waits(*last);
         let ended = ended.iter().flat_map(|wait| &wait.on);
         let ended: Option<&u32> = ended.clone().find(|on| cores[**on as usize].done);
         if let Some(core) = ended {
-            let core = shared.map.address(*core);
+            let core = core_name(shared.map.address(*core));
             diagnostic
                 .notes
-                .push(format!("core {core} has ended its schedule"));
+                .push(format!("{core} has ended its schedule"));
         }
     }
     Some(match place {

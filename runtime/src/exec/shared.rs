@@ -134,11 +134,16 @@ impl<'a> Shared<'a> {
             || self.account.exceeded()
             || self.options.cancel.as_ref().is_some_and(cancelled)
         {
-            self.stop.store(true, Ordering::Relaxed);
-            let _idle = lock(&self.idle);
-            self.wake.notify_all();
+            self.halt();
         }
         self.stopped()
+    }
+
+    /// Lets all workers stop.
+    pub(super) fn halt(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _idle = lock(&self.idle);
+        self.wake.notify_all();
     }
 
     pub(super) fn stopped(&self) -> bool {

@@ -1,13 +1,14 @@
 //! Programs on the executor, against values computed by hand.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
-use dojoc_ir::program::TensorKind;
 use dojoc_ir::program::parse::parse;
+use dojoc_ir::program::{Env, SegmentId, TensorId, TensorKind};
 use dojoc_ir::tensor::Tensor;
 
 use super::*;
-use crate::host::{collect, place};
+use crate::host::{Statement, collect, place};
 
 fn machine() -> Machine {
     Machine::parse(Machine::builtin("mesh4x4").unwrap(), "mesh4x4").unwrap()
@@ -104,6 +105,7 @@ fn check_all_schedules(declarations: &str, inputs: &[Tensor], expected: &[Tensor
             "{threads} threads, shuffled by {shuffle:?}"
         );
         found.allocated_bytes = 0;
+        found.threads = 0;
         assert_eq!(*stats.get_or_insert(found), found);
     }
 }
@@ -173,6 +175,66 @@ fn ring_is_the_same_for_all_schedules() {
     let x = f32s(&[16, 256], |i| ((i / 256) * 1000 + i % 256) as f32);
     let sum = f32s(&[16, 256], |i| (120 * 1000 + 16 * (i % 256)) as f32);
     check_all_schedules(RING, &[x], &[sum]);
+}
+
+/// Panics at the first statement of a core.
+struct Panics(CoreAddress);
+
+impl ProbeSink for Panics {
+    fn capture(&self, _: TensorId, _: CoreAddress, _: &dyn ReadMemory) -> Result<u64, Diagnostic> {
+        Ok(0)
+    }
+
+    fn follows(&self, _: SegmentId) -> bool {
+        true
+    }
+
+    fn begin_call(
+        &self,
+        _: SegmentId,
+        _: CoreAddress,
+        _: &Env<'_>,
+        _: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        Ok(0)
+    }
+
+    fn done(
+        &self,
+        _: Statement,
+        core: CoreAddress,
+        _: &Env<'_>,
+        _: &dyn ReadMemory,
+    ) -> Result<u64, Diagnostic> {
+        assert_ne!(core, self.0, "a defect");
+        Ok(0)
+    }
+
+    fn end_call(&self, _: SegmentId, _: CoreAddress) {}
+}
+
+/// The other cores of the ring wait for one whose worker unwinds.
+#[test]
+fn a_panic_ends_the_run() {
+    let x = f32s(&[16, 256], |i| i as f32);
+    for (threads, row) in [(1, 0), (2, 0), (2, 3), (4, 1), (16, 2)] {
+        let mut test = Test::new(RING);
+        let (id, entry) = test.program.entries.iter().next().unwrap();
+        let decl = &test.program.tensors[entry.inputs[0]];
+        let options = options(threads, None);
+        test.executor.begin(&options);
+        let executor = &mut test.executor;
+        place(&x, decl, &test.program, &[], executor, Keep::Run).unwrap();
+        let sink = Panics(CoreAddress {
+            chip: 0,
+            row,
+            column: 2,
+        });
+        let run = AssertUnwindSafe(|| executor.run(id, &[], &options, Some(&sink)));
+        let panic = catch_unwind(run).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("a defect"), "{message}");
+    }
 }
 
 /// One core sends to another in a loop with counters in offsets, two slots, and changes the buffer
@@ -412,7 +474,7 @@ fn counts_travel_along_a_line() {
     assert_eq!(error.0[0].code.0, codes::COUNT_RANGE);
     let text = error.to_string();
     assert!(
-        text.contains("core (0, 0, 0), `%count = count %n"),
+        text.contains("core (chip 0, row 0, column 0), `%count = count %n"),
         "{text}"
     );
     assert!(text.contains("it read 9"), "{text}");
@@ -503,6 +565,50 @@ fn deadlock_names_the_cycle() {
     }
 }
 
+/// The owner waits for a release, the reader for a message of the owner.
+#[test]
+fn deadlock_through_dram_names_the_cycle() {
+    let declarations = r#"
+      cores @bystander = [box(0, 3, 3)]
+      cores @owner = [box(0, 0, 0)]
+      cores @reader = [box(0, 1, 2)]
+      dram @cache {owners = @owner, dip = 0, bytes = 4096, readers = 1}
+      channel @go {from = @owner, to = @reader, peer = 0}
+      segment @write() {
+        %x = buffer {at = 0} : f32[16]
+        comm0 ({ ^() for {count = 2} ({ ^(%i : index)
+          fill %x {value = 1.0}
+          dram.begin @cache
+          dram.store @cache, %x {offset = 0, strides = [4]}
+          dram.commit @cache
+        })
+        send @go, %x })
+      }
+      segment @read() {
+        %x = buffer {at = 0} : f32[16]
+        comm0 ({ ^() post @go, %x
+                     dram.acquire @cache {owner = 0}
+                     recv @go, %x
+                     dram.release @cache {owner = 0} })
+      }
+      entry @main() {inputs = [], outputs = []} {
+        call @read {on = @reader, row = []}
+        call @write {on = @owner, row = []}
+      }
+    "#;
+    for threads in [1, 2] {
+        let (code, text) = failure(declarations, &options(threads, None));
+        assert_eq!(code, codes::DEADLOCK);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(text, @"
+            D0700: 2 cores cannot go on: 2 of them wait for each other in a cycle
+              note: core (chip 0, row 0, column 0): `dram.begin @cache` in the comm0 stream of @write waits for the readers of the last epoch to release it
+              note: core (chip 0, row 1, column 2): `recv @go, %x` in the comm0 stream of @read waits for a message from core (chip 0, row 0, column 0) through @go port 0
+            ");
+        }
+    }
+}
+
 #[test]
 fn limits_and_cancelling_end_a_run() {
     let endless = r#"
@@ -551,6 +657,40 @@ fn limits_and_cancelling_end_a_run() {
         )
         .unwrap();
     assert_eq!(stats.allocated_bytes, 1 << 18);
+}
+
+/// The right operand of a product is kept in the form of the kernels too, until it is written.
+#[test]
+fn packed_operands_are_counted() {
+    // Of 16 KiB; a panel has 32 columns.
+    let declarations = r#"
+      cores @all = [box(0, [0, 4], [0, 4])]
+      segment @product() {
+        %a = buffer {at = 0} : f32[1, 4096]
+        %b = buffer {at = 0x10000} : f32[4096, 1]
+        %c = buffer {at = 0x20000} : f32[1, 1]
+        matrix ({ ^() for {count = 10} ({ ^(%i : index)
+          fill %a {value = 1.0}
+          fill %b {value = 1.0}
+          mm %c, %a, %b
+        }) })
+      }
+      entry @main() {inputs = [], outputs = []} { call @product {on = @all, row = []} }
+    "#;
+    let panel = 32 * 4096 * 4;
+    let (_, stats) = Test::new(declarations).run(&[], &options(1, None)).unwrap();
+    let allocated = stats.allocated_bytes;
+    // A core that ends gives its scratch memory to the next.
+    assert!((panel..2 * panel).contains(&allocated), "{allocated}");
+    let keeps = declarations.replace("%b = buffer {at", "%b = buffer {role = \"out\", at");
+    let (_, stats) = Test::new(&keeps).run(&[], &options(2, None)).unwrap();
+    let allocated = stats.allocated_bytes;
+    assert!((16 * panel..18 * panel).contains(&allocated), "{allocated}");
+    let limited = RunOptions {
+        max_bytes: 4 * panel,
+        ..options(2, None)
+    };
+    assert_eq!(failure(&keeps, &limited).0, codes::MEMORY_LIMIT);
 }
 
 /// The owner publishes a block in three epochs, two readers add them up.
@@ -619,7 +759,10 @@ fn sizes_of_messages_are_checked() {
     "#;
     let (code, text) = failure(declarations, &options(1, None));
     assert_eq!(code, codes::MESSAGE_SIZE);
-    assert!(text.contains("core (0, 0, 1), `recv @c, %x`"), "{text}");
+    assert!(
+        text.contains("core (chip 0, row 0, column 1), `recv @c, %x`"),
+        "{text}"
+    );
     assert!(
         text.contains("a slot of 20 bytes, but the message has 16"),
         "{text}"

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::program::{Program, TensorDecl, TensorKind};
 use dojoc_ir::tensor::{Tensor, unravel};
+use dojoc_ir::types::DType;
 
 use super::layout::{box_rows, slice_box};
 use super::walk::{Home, Piece, located, malformed, shape_of, walk};
@@ -41,11 +42,14 @@ pub fn place(
             tensor.dtype(),
             tensor.shape()
         );
-        return Err(located(
-            program,
-            decl,
-            Diagnostic::input(BAD_TENSOR, message),
-        ));
+        let mut found = Diagnostic::input(BAD_TENSOR, message);
+        if decl.dtype == DType::Bf16 && tensor.shape() == shape {
+            found = found.help(
+                "an .npy file or an array of an .npz archive is bf16 if it is of uint16 and its name ends in \
+                 `.bf16`; .safetensors and ONNX tensors have the type",
+            );
+        }
+        return Err(located(program, decl, found));
     }
     let size = decl.dtype.bytes() as usize;
     let mut cut = |start: &[u64], extents: &[u64]| {

@@ -63,8 +63,12 @@ pub fn report(run: &Run<'_>) -> Diagnostic {
         let inst = instruction(run, *s)?;
         run.program.locs.get(inst.loc?)
     });
-    match loc {
+    let found = match loc {
         Some(loc) => found.at(Place::Node(loc.clone().into())),
+        None => found,
+    };
+    match shown.first().and_then(|stream| mark(run, *stream)) {
+        Some(mark) => run.options.locate(found, mark.place()),
         None => found,
     }
 }
@@ -84,19 +88,24 @@ fn instruction<'r>(run: &'r Run<'_>, stream: StreamRef) -> Option<&'r Inst> {
     code.get(call.threads[stream.stream].at)
 }
 
+/// The statement at which a stream waits.
+fn mark(run: &Run<'_>, stream: StreamRef) -> Option<Mark> {
+    let call = run.cores[stream.core].call.as_ref()?;
+    Some(Mark {
+        segment: call.segment,
+        stream: stream.stream as u8,
+        inst: call.threads[stream.stream].at as u32,
+        time: 0,
+    })
+}
+
 /// A stream with the statement at which it waits.
 fn line(run: &Run<'_>, stream: StreamRef) -> String {
     let core = &run.cores[stream.core];
-    let Some(call) = &core.call else {
+    let (Some(call), Some(mark)) = (&core.call, mark(run, stream)) else {
         return core_name(core.address);
     };
     let thread = &call.threads[stream.stream];
-    let mark = Mark {
-        segment: call.segment,
-        stream: stream.stream as u8,
-        inst: thread.at as u32,
-        time: 0,
-    };
     let for_what = match thread.waits {
         Some(Wait::Token(..)) => "waits for a signal",
         Some(Wait::Message(_)) => "waits for a message",

@@ -132,7 +132,8 @@ pub struct Run<'a> {
     entry: EntryId,
     /// Run parameters.
     pub dims: &'a [i64],
-    options: &'a RunOptions,
+    /// What was asked for.
+    pub options: &'a RunOptions,
     probes: Option<&'a dyn ProbeSink>,
     /// Cores that take part.
     pub cores: Vec<Core>,
@@ -211,6 +212,7 @@ pub fn run(
     run.schedule()?;
     run.instances.check_ended(program)?;
     run.stats.allocated_bytes = run.image.allocated;
+    run.stats.threads = 1;
     Ok(run.stats)
 }
 

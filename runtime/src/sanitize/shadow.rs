@@ -27,6 +27,11 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Segment, stream and statement.
+    pub fn place(&self) -> (SegmentId, u32, u32) {
+        (self.segment, u32::from(self.stream), self.inst)
+    }
+
     /// Whether it happened before what a stream with this clock does now.
     pub fn before(&self, stream: u8, clock: &Clock) -> bool {
         self.stream == stream || self.time <= clock[usize::from(self.stream)]

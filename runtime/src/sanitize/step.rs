@@ -66,7 +66,8 @@ impl Run<'_> {
             core: self.cores[stream.core].address,
             mark,
         };
-        let progress = self.statement(&here, &inst.stmt)?;
+        let progress = self.statement(&here, &inst.stmt);
+        let progress = progress.map_err(|found| self.options.locate(found, mark.place()))?;
         if progress == Progress::Done {
             if !matches!(inst.stmt, Stmt::View(_) | Stmt::Loop { .. }) {
                 self.stats.instructions += 1;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dojoc_ir::diag::{Diagnostic, Kind};
+use dojoc_ir::graph::near;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::program::Program;
 use dojoc_ir::program::recipe::NoSources;
@@ -67,22 +68,83 @@ pub struct Measurement {
     pub megabytes: Option<f64>,
 }
 
+const DTYPES: [DType; 2] = [DType::Bf16, DType::F32];
+
+const DISPATCH: &str = "dispatch/add 16 f32, one core";
+const PING_PONG: &str = "channels/ping-pong 1 KiB";
+const RING: &str = "program/vector ring 256 f32, 10240 cores";
+const IDLE: &str = "program/idle, 1062000 cores";
+
+fn kernel(dtype: DType, (m, n, k): kernels::Tile) -> String {
+    format!("kernel/{dtype} {m}x{n}x{k}")
+}
+
+impl Options {
+    fn mesh_gemm(&self, dtype: DType) -> (MeshGemm, String) {
+        let block = if self.quick { 64 } else { 128 };
+        let gemm = MeshGemm {
+            side: 16,
+            m: block,
+            n: block,
+            k: block,
+            dtype,
+        };
+        let size = 16 * block;
+        let name = format!("program/mesh_gemm/{dtype} {size}x{size}x{size}, 256 cores");
+        (gemm, name)
+    }
+
+    /// Names of all measurements.
+    fn names(&self) -> Vec<String> {
+        let of = |dtype| {
+            let kernels = kernels::TILES.iter().map(move |tile| kernel(dtype, *tile));
+            kernels.chain([self.mesh_gemm(dtype).1])
+        };
+        let others = [DISPATCH, PING_PONG, RING, IDLE].map(str::to_owned);
+        DTYPES.into_iter().flat_map(of).chain(others).collect()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|f| name.contains(f.as_str()))
+    }
+
+    /// The error for a filter that leaves nothing to measure.
+    fn check(&self) -> Result<()> {
+        let names = self.names();
+        let Some(filter) = self
+            .filter
+            .as_ref()
+            .filter(|_| !names.iter().any(|n| self.wants(n)))
+        else {
+            return Ok(());
+        };
+        let groups = ["kernel", "dispatch", "channels", "program", "mesh_gemm"];
+        let known = groups.into_iter().chain(names.iter().map(|name| &**name));
+        let near = near(filter, known, 3);
+        let help = match near.is_empty() {
+            true => format!("there are: {}", groups.join(", ")),
+            false => format!("did you mean `{}`?", near.join("`, `")),
+        };
+        let message = format!("no measurement has `{filter}` in its name");
+        Err(Error::one(
+            Diagnostic::input(codes::UNKNOWN_WORD, message).help(help),
+        ))
+    }
+}
+
 /// Measures, calling `report` with every figure as it is there. `cancel` stops a run.
 ///
 /// # Errors
-/// When cancelled; or a program that cannot be loaded or run, a defect of ours.
+/// When cancelled, or no name contains the filter; or a program that cannot be loaded or run, a defect of ours.
 pub fn run(
     options: &Options,
     cancel: Option<Arc<AtomicBool>>,
     report: &mut dyn FnMut(Measurement),
 ) -> Result<()> {
+    options.check()?;
     let kernels = detect();
-    let wanted = |name: &str| {
-        options
-            .filter
-            .as_ref()
-            .is_none_or(|f| name.contains(f.as_str()))
-    };
     for &threads in &options.threads {
         let mut bench = Bench {
             options,
@@ -91,38 +153,29 @@ pub fn run(
             cancel: cancel.clone(),
             report,
         };
-        for dtype in [DType::Bf16, DType::F32] {
-            let gemm = format!("program/mesh_gemm/{dtype}");
-            if !wanted("kernel") && !wanted(&format!("kernel/{dtype}")) && !wanted(&gemm) {
+        for dtype in DTYPES {
+            let (gemm, name) = options.mesh_gemm(dtype);
+            let gemm_wanted = options.wants(&name);
+            let mut tiles = kernels::TILES.iter();
+            if !gemm_wanted && !tiles.any(|tile| options.wants(&kernel(dtype, *tile))) {
                 continue;
             }
-            let peak = bench.kernels(dtype, &wanted);
-            if wanted(&gemm) {
-                bench.mesh_gemm(&gemm, dtype, peak)?;
+            let peak = bench.kernels(dtype);
+            if gemm_wanted {
+                bench.mesh_gemm(name, &gemm, peak)?;
             }
         }
-        bench.statements(
-            "dispatch/add 16 f32, one core",
-            &wanted,
-            "mesh4x4",
-            |machine| programs::dispatch(machine, 20_000),
-        )?;
-        bench.statements("channels/ping-pong 1 KiB", &wanted, "mesh4x4", |machine| {
+        bench.statements(DISPATCH, "mesh4x4", |machine| {
+            programs::dispatch(machine, 20_000)
+        })?;
+        bench.statements(PING_PONG, "mesh4x4", |machine| {
             programs::ping_pong(machine, 256, 20_000)
         })?;
         let rounds = if options.quick { 4 } else { 16 };
-        bench.statements(
-            "program/vector ring 256 f32, 10240 cores",
-            &wanted,
-            "tray",
-            |machine| programs::vector_ring(machine, 10_240, 256, rounds),
-        )?;
-        bench.statements(
-            "program/idle, 1062000 cores",
-            &wanted,
-            "exapod",
-            programs::idle,
-        )?;
+        bench.statements(RING, "tray", |machine| {
+            programs::vector_ring(machine, 10_240, 256, rounds)
+        })?;
+        bench.statements(IDLE, "exapod", programs::idle)?;
     }
     Ok(())
 }
@@ -137,13 +190,13 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Rates of the tile kernel; the best of them.
-    fn kernels(&mut self, dtype: DType, wanted: &dyn Fn(&str) -> bool) -> f64 {
+    fn kernels(&mut self, dtype: DType) -> f64 {
         let mut peak = 0f64;
         for (m, n, k) in kernels::TILES {
             let rate = kernels::tile_rate(self.kernels, dtype, (m, n, k), self.threads);
             peak = peak.max(rate);
-            let name = format!("kernel/{dtype} {m}x{n}x{k}");
-            if wanted(&name) {
+            let name = kernel(dtype, (m, n, k));
+            if self.options.wants(&name) {
                 (self.report)(Measurement {
                     name,
                     threads: self.threads,
@@ -159,22 +212,14 @@ impl Bench<'_> {
     }
 
     /// A product of square matrices on 16 x 16 cores.
-    fn mesh_gemm(&mut self, name: &str, dtype: DType, peak: f64) -> Result<()> {
-        let block = if self.options.quick { 64 } else { 128 };
-        let gemm = MeshGemm {
-            side: 16,
-            m: block,
-            n: block,
-            k: block,
-            dtype,
-        };
-        let size = u64::from(16 * block);
+    fn mesh_gemm(&mut self, name: String, gemm: &MeshGemm, peak: f64) -> Result<()> {
+        let size = f64::from(16 * gemm.m);
         let loaded = load("d1", |machine| gemm.program(machine))?;
         let (seconds, stats, _) = self.best(&loaded)?;
-        let flop = 2.0 * (size * size * size) as f64;
-        let ns_per_instr = self.per_statement(seconds, &stats);
+        let flop = 2.0 * size * size * size;
+        let ns_per_instr = Self::per_statement(seconds, &stats);
         (self.report)(Measurement {
-            name: format!("{name} {size}x{size}x{size}, 256 cores"),
+            name,
             threads: self.threads,
             seconds,
             gflops: Some(flop / seconds / 1e9),
@@ -189,16 +234,15 @@ impl Bench<'_> {
     fn statements(
         &mut self,
         name: &str,
-        wanted: &dyn Fn(&str) -> bool,
         machine: &str,
         text: impl Fn(&Machine) -> Option<String>,
     ) -> Result<()> {
-        if !wanted(name) {
+        if !self.options.wants(name) {
             return Ok(());
         }
         let loaded = load(machine, text)?;
         let (seconds, stats, megabytes) = self.best(&loaded)?;
-        let ns_per_instr = self.per_statement(seconds, &stats);
+        let ns_per_instr = Self::per_statement(seconds, &stats);
         (self.report)(Measurement {
             name: name.into(),
             threads: self.threads,
@@ -211,8 +255,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn per_statement(&self, seconds: f64, stats: &Stats) -> Option<f64> {
-        let nanoseconds = seconds * 1e9 * self.threads as f64;
+    fn per_statement(seconds: f64, stats: &Stats) -> Option<f64> {
+        let nanoseconds = seconds * 1e9 * stats.threads as f64;
         (stats.instructions > 0).then(|| nanoseconds / stats.instructions as f64)
     }
 

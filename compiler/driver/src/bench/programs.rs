@@ -219,8 +219,8 @@ program @mesh_gemm {{machine = "{machine}"}} {{
     }
 }
 
-/// Vector work and messages on many cores: in each of `rounds` rounds a core adds `elements`
-/// elements four times and passes as many on to the next core of a ring. 8 statements a round.
+/// Vector work and messages on many cores: in each of `rounds` rounds a core computes on
+/// `elements` elements four times and passes as many on to the next core of a ring. 7 statements a round.
 pub fn vector_ring(machine: &Machine, cores: u64, elements: u32, rounds: u32) -> Option<String> {
     let region = first_live(machine, cores)?;
     let bytes = u64::from(elements) * 4;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dojoc::Result;
 use dojoc::program::Executable;
+use dojoc::{Diagnostic, Error, Result, codes};
 
 use super::args::{is_dash, read_stdin};
 use super::{Context, Outcome, console, machine};
@@ -57,6 +57,14 @@ pub fn target(executable: &Executable, machine: Option<&str>) -> Result<dojoc::T
 /// Runs `dojoc asm`.
 pub fn asm(args: &AsmArgs, context: &Context) -> Outcome {
     let executable = read_program(&args.program)?;
+    if !executable.is_assembly() {
+        let message = format!("{} is an executable already", args.program.display());
+        return Err(Error::from(
+            Diagnostic::input(codes::UNKNOWN_KIND, message)
+                .help("`dojoc dis` shows it as assembly, `dojoc check` checks it"),
+        )
+        .into());
+    }
     if !args.no_verify {
         let target = target(&executable, args.machine.as_deref())?;
         executable.verify_until(&target, &context.cancel)?;
@@ -66,6 +74,14 @@ pub fn asm(args: &AsmArgs, context: &Context) -> Outcome {
         false => args.program.with_extension("djx"),
     };
     let output = args.output.clone().unwrap_or_else(beside);
+    if output == args.program && !is_dash(&output) {
+        let message = format!("{} would be overwritten", output.display());
+        return Err(Error::from(
+            Diagnostic::input(codes::BAD_OPTION, message)
+                .help("say by --output where the executable is to go"),
+        )
+        .into());
+    }
     match is_dash(&output) {
         true => console::print_bytes(&executable.encode()),
         false => Ok(executable.write(&output)?),

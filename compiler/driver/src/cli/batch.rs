@@ -1,11 +1,14 @@
-//! Runs data with more rows than the model's batch, batch by batch.
+//! Runs data with more rows than the model's batch, batch by batch, for those who ask for it: that rows do not
+//! depend on each other cannot be seen in shapes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use dojoc::{Error, NamedTensors, Result, Run, Signature, Tensor, Type, codes};
+use dojoc::{Error, NamedTensors, Port, Result, Run, Signature, Tensor, Type, codes};
 use dojoc_ir::diag::Diagnostic;
+use dojoc_ir::dim::Dim;
+use dojoc_runtime::codes::BAD_TENSOR;
 use indicatif::ProgressBar;
 
 /// How data is cut.
@@ -37,8 +40,13 @@ fn batch_of(declared: &Type, shape: &[u64]) -> Option<u64> {
 /// How the inputs have to be cut; `None` if they fit as they are (or not at all).
 ///
 /// # Errors
-/// When they would have to be cut in different ways.
-pub fn plan(signature: &Signature, inputs: &[(Arc<str>, Tensor)]) -> Result<Option<Batches>> {
+/// When they would have to be cut but that was not `asked` for, or in different ways, or when no output
+/// has rows.
+pub fn plan(
+    signature: &Signature,
+    inputs: &[(Arc<str>, Tensor)],
+    asked: bool,
+) -> Result<Option<Batches>> {
     let mut plan: Option<Batches> = None;
     for (name, tensor) in inputs {
         let Some(port) = signature.inputs.iter().find(|p| p.name == *name) else {
@@ -47,6 +55,11 @@ pub fn plan(signature: &Signature, inputs: &[(Arc<str>, Tensor)]) -> Result<Opti
         let Some(batch) = batch_of(&port.ty, tensor.shape()) else {
             continue;
         };
+        if !asked {
+            let message = format!("input `{name}` is {}, {} was given", port.ty, tensor.ty());
+            let help = "--batched runs rows that do not depend on each other batch by batch";
+            return Err(Diagnostic::input(BAD_TENSOR, message).help(help).into());
+        }
         let rows = tensor.shape()[0];
         let plan = plan.get_or_insert_with(|| Batches {
             rows,
@@ -62,11 +75,16 @@ pub fn plan(signature: &Signature, inputs: &[(Arc<str>, Tensor)]) -> Result<Opti
         }
         plan.inputs.insert(name.clone());
     }
-    if plan.as_ref().is_some_and(|plan| plan.rows == 0) {
-        let message = "the data has no rows";
-        return Err(Diagnostic::input(codes::BAD_BATCH, message).into());
-    }
-    Ok(plan)
+    let Some(plan) = plan else {
+        return Ok(None);
+    };
+    let has_rows = |p: &Port| p.ty.dims().first().map(Dim::max_extent) == Some(plan.batch);
+    let wrong = match plan.rows {
+        0 => "the data has no rows".to_owned(),
+        _ if signature.outputs.iter().any(has_rows) => return Ok(Some(plan)),
+        _ => format!("no output is made of the {} rows of a batch", plan.batch),
+    };
+    Err(Diagnostic::input(codes::BAD_BATCH, wrong).into())
 }
 
 /// Rows `start..start + batch` of a tensor; behind its end the last row again.
@@ -183,7 +201,6 @@ pub fn not_joined(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use dojoc::{DType, Shape};
-    use dojoc_ir::dim::Dim;
 
     use super::*;
 

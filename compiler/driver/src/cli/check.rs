@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use dojoc::{Error, program};
-use dojoc_compiler::io::SourceFile;
+use dojoc::Error;
 
 use super::args::{ModelArgs, is_dash, read_model};
 use super::asm::{read_program, target};
 use super::console::Failure;
-use super::{Context, Outcome, console};
+use super::{Context, Outcome, console, model};
 
 /// Arguments of `dojoc check`.
 #[derive(clap::Args, Debug)]
@@ -79,8 +78,7 @@ fn report(path: &Path, error: &Error, context: &Context) -> Result<u8, Failure> 
 /// Whether a file is a program. Standard input is a model, and a file that cannot be read is for
 /// the reader of models to report.
 fn is_program(path: &Path) -> bool {
-    let is_program = |file: SourceFile| program::is_program(&file.bytes);
-    !is_dash(path) && SourceFile::open(path).is_ok_and(is_program)
+    !is_dash(path) && model::is_program(path).is_ok_and(|is| is)
 }
 
 /// Verifies a program; the exit code if it has problems.

@@ -12,7 +12,7 @@ pub struct DumpArgs {
     /// Write the text after this pass or stage (tile, place, route, emit), or `all` of them, to the
     /// folder of --dump-dir.
     #[arg(long, value_name = "PASS|all")]
-    dump_after: Option<String>,
+    pub dump_after: Option<String>,
     /// Folder of the dumps, which are named by number and pass.
     #[arg(
         long,

@@ -7,7 +7,7 @@ use dojoc::{Diagnostic, Error, Evaluator, Module, NamedTensor, Result, Run, Tens
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{ModelArgs, read_model};
-use super::files::{Loaded, TensorSpec, write_tensors};
+use super::files::{Loaded, TensorSpec, read_states, write_tensors};
 use super::report::{CompareArgs, Report};
 use super::{Context, Outcome, batch, console, inputs};
 
@@ -16,8 +16,8 @@ use super::{Context, Outcome, batch, console, inputs};
 #[command(
     after_help = "Tensor files: .npy, .npz, .pb (ONNX TensorProto), .safetensors, or a folder \
                         of input_0.pb, input_1.pb...; FILE.npz:KEY is one array of an archive.\n\
-                        Data with more rows than the model's fixed batch is run batch by batch, so \
-                        that\n  dojoc eval digits.onnx -i heldout.npz:x --accuracy heldout.npz:labels\n\
+                        With --accuracy, data with more rows than the model's fixed batch is run batch by \
+                        batch, so that\n  dojoc eval digits.onnx -i heldout.npz:x --accuracy heldout.npz:labels\n\
                         evaluates a classifier on all held-out images."
 )]
 pub struct Args {
@@ -46,9 +46,13 @@ pub struct Args {
     probe: Vec<String>,
     #[command(flatten)]
     compare: CompareArgs,
-    /// Share of rows whose arg-max (over the last dimension) of an output is the label.
+    /// Share of rows whose arg-max (over the last dimension) of an output is the label; with --batched.
     #[arg(long, value_name = "[OUTPUT=]FILE[:KEY]")]
     accuracy: Option<TensorSpec>,
+    /// Run data of another number of rows (first extent) batch by batch, the last one filled up with its
+    /// last row. For rows that do not depend on each other.
+    #[arg(long)]
+    batched: bool,
     /// Run this many times; states go from one run to the next.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -77,7 +81,11 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
         evaluator.probe(name)?;
     }
     if let Some(path) = &args.state_in {
-        load_states(&mut evaluator, path)?;
+        let states = evaluator.states();
+        let states: Vec<_> = states.0.into_iter().map(|(name, _)| name).collect();
+        for (name, state) in read_states(path, &states, context)? {
+            evaluator.set_state(&name, (&state).into())?;
+        }
     }
     let signature = module.signature(args.entry.as_deref())?;
     let mut inputs = inputs::assign(&signature, loaded)?;
@@ -85,7 +93,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     inputs::fill_missing(args.random, random, &signature, &mut inputs)?;
 
     let progress = progress(console.has_progress());
-    let plan = batch::plan(&signature, &inputs)?;
+    let asked = args.batched || args.accuracy.is_some();
+    let plan = batch::plan(&signature, &inputs, asked)?;
     let mut result = (Run::default(), vec![]);
     for _ in 0..args.repeat {
         let start = Instant::now();
@@ -151,19 +160,6 @@ pub fn progress(visible: bool) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
-}
-
-fn load_states(evaluator: &mut Evaluator, path: &std::path::Path) -> Result<()> {
-    let spec = TensorSpec {
-        name: None,
-        path: path.to_path_buf(),
-        key: None,
-    };
-    for state in spec.load("state")? {
-        let name = state.hint.unwrap_or_default();
-        evaluator.set_state(&name, (&state.tensor).into())?;
-    }
-    Ok(())
 }
 
 /// Shows the share of rows whose label is right.

@@ -1,11 +1,14 @@
 //! Tensors from and to files, as the command line names them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dojoc::tensor::{from_raw, to_raw};
 use dojoc::{Diagnostic, Kind, NamedTensors, Result, Tensor, codes};
 use dojoc_compiler::io::{IoError, npy, npz, onnx_tensor, safetensors};
 use dojoc_ir::types::DType;
+
+use super::Context;
 
 /// `[NAME=]FILE[:KEY]`: a file of tensors, for an input or output, or one array of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +181,39 @@ impl TensorSpec {
         }
         Ok(all)
     }
+}
+
+/// The states of a file by name, with a warning for each of `states` that is not among them.
+pub fn read_states(
+    path: &Path,
+    states: &[Arc<str>],
+    context: &Context,
+) -> Result<Vec<(String, Tensor)>> {
+    let spec = TensorSpec {
+        name: None,
+        path: path.to_path_buf(),
+        key: None,
+    };
+    let mut found = vec![];
+    for state in spec.load("state")? {
+        let Some(name) = state.hint else {
+            let message = format!("{}: an array without the name of a state", path.display());
+            return Err(Diagnostic::input(codes::BAD_STATE, message)
+                .help("--state-in takes an .npz archive with one array per state")
+                .into());
+        };
+        found.push((name, state.tensor));
+    }
+    let missing = states
+        .iter()
+        .filter(|s| !found.iter().any(|(n, _)| *n == ***s));
+    let warnings = missing.map(|state| {
+        let path = path.display();
+        let message = format!("{path} has no state `{state}`, which keeps its first value");
+        Diagnostic::input(codes::BAD_STATE, message)
+    });
+    context.console.warnings(&warnings.collect::<Vec<_>>());
+    Ok(found)
 }
 
 /// Letters of a name that are safe in a file's name, others as `_`.

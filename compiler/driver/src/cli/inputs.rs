@@ -23,7 +23,10 @@ pub fn assign(signature: &Signature, loaded: Vec<Loaded>) -> Result<Vec<(Arc<str
     for loaded in loaded {
         let hinted = loaded.hint.as_deref().and_then(known);
         match (loaded.name, hinted) {
-            // An unknown name is reported by the run, with those there are.
+            (Some(name), _) if known(&name).is_none() => {
+                let message = format!("`{}` has no input `{name}`", signature.name);
+                return Err(bad_inputs(message, signature));
+            }
             (Some(name), _) => inputs.push((name.into(), loaded.tensor)),
             (None, Some(name)) => inputs.push((name, loaded.tensor)),
             // Other arrays of an archive may be labels or references.

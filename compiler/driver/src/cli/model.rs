@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dojoc::{CompileOptions, CompiledProgram, Compiler, Dump, Module, Plan, Result, Target};
-use dojoc_compiler::io::ModelFiles;
+use dojoc_compiler::io::{ModelFiles, SourceFile};
 use dojoc_ir::diag::Diagnostics;
 use serde_json::{Value, json};
 
@@ -115,9 +115,8 @@ pub fn describe(compiled: &CompiledProgram) -> String {
     text
 }
 
-/// Whether a file is a program, by its contents.
+/// Whether a file is a program, by its contents; or was meant to be one, by its name.
 pub fn is_program(path: &Path) -> Result<bool> {
-    Ok(dojoc::program::is_program(
-        &ModelFiles::open(path)?.model().bytes,
-    ))
+    let file = SourceFile::open(path)?;
+    Ok(path.extension().is_some_and(|e| e == "djx") || dojoc::program::is_program(&file.bytes))
 }

@@ -1,6 +1,6 @@
 //! `dojoc run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,16 +9,17 @@ use dojoc::program::{
     CoreAddress, Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels,
 };
 use dojoc::{
-    CompiledProgram, Diagnostic, NamedTensor, NamedTensors, Result, Run, Signature, Target, Tensor,
-    codes,
+    CompiledProgram, Diagnostic, Diagnostics, NamedTensor, NamedTensors, Result, Run, Signature,
+    Target, Tensor, codes,
 };
+use dojoc_ir::program::TensorKind;
 use serde_json::{Value, json};
 
-use super::args::{ModelArgs, PassArgs, is_dash, read_model};
+use super::args::{ModelArgs, PassArgs, PrecisionArg, is_dash, read_model};
 use super::asm::{read_program, target};
 use super::dumps::DumpArgs;
 use super::eval::{accuracy, progress};
-use super::files::{Loaded, TensorSpec, write_tensors};
+use super::files::{Loaded, TensorSpec, read_states, write_tensors};
 use super::model::{self, MapArgs};
 use super::report::{CompareArgs, Report};
 use super::{Context, Outcome, batch, console, inputs};
@@ -63,10 +64,15 @@ pub struct Args {
     /// Run this many times; states go from one run to the next.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Share of rows whose arg-max (over the last dimension) of an output is the label.
+    /// Share of rows whose arg-max (over the last dimension) of an output is the label; with --batched.
     #[arg(long, value_name = "[OUTPUT=]FILE[:KEY]")]
     accuracy: Option<TensorSpec>,
-    /// Worker threads; 0 means as many as there are.
+    /// Run data of another number of rows (first extent) batch by batch, the last one filled up with its
+    /// last row. For rows that do not depend on each other.
+    #[arg(long)]
+    batched: bool,
+    /// Worker threads; 0 means as many as the host can run at once. More than cores of the program or far
+    /// more than the host has would be idle and are not started.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
     /// Measure the fastest run on this host: seconds, time an instruction, share of computing. A look
@@ -140,7 +146,8 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     }
     let subject = subject(args, &loaded, context)?;
     let executable = &subject.executable;
-    let options = options(args, subject.compiled.is_none(), context)?;
+    let mut options = options(args, subject.compiled.is_none(), context)?;
+    options.spans = executable.spans().cloned();
     let signature = executable.signature(args.entry.as_deref(), &options.dims)?;
     let mut given = inputs::assign(&signature, loaded)?;
     let random = |seed| signature.random_inputs(seed);
@@ -152,16 +159,23 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     };
     let mut instance = executable.load(&subject.target, load)?;
     if let Some(path) = &args.state_in {
-        load_states(&mut instance, executable, path)?;
+        load_states(&mut instance, executable, path, context)?;
     }
     let mut stats = Stats::default();
     let mut time = Time::default();
-    let report = match batch::plan(&signature, &given)? {
+    let asked = args.batched || args.accuracy.is_some();
+    let report = match batch::plan(&signature, &given, asked)? {
         Some(plan) => {
             let progress = progress(context.console.has_progress());
             let mut one = |batch: &[(Arc<str>, Tensor)]| -> Result<Run> {
-                let (result, took) =
-                    repeat(args, context, &mut instance, &signature, batch, &options)?;
+                let (result, took) = repeat(
+                    args,
+                    context,
+                    (executable, &mut instance),
+                    &signature,
+                    batch,
+                    &options,
+                )?;
                 stats = result.stats;
                 time = took;
                 let report = report(result);
@@ -179,8 +193,14 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
             }
         }
         None => {
-            let (result, took) =
-                repeat(args, context, &mut instance, &signature, &given, &options)?;
+            let (result, took) = repeat(
+                args,
+                context,
+                (executable, &mut instance),
+                &signature,
+                &given,
+                &options,
+            )?;
             stats = result.stats;
             time = took;
             report(result)
@@ -221,6 +241,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
 /// Reads a program, or compiles a model.
 fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject> {
     if is_dash(&args.program) || model::is_program(&args.program)? {
+        refuse_options_of_models(args)?;
         let executable = read_program(&args.program)?;
         let target = target(&executable, args.machine.as_deref())?;
         let no_verify = args.pass_args.no_verify;
@@ -272,6 +293,34 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     })
 }
 
+/// What is said to the compiler would be said in vain where there is a program already.
+fn refuse_options_of_models(args: &Args) -> Result<()> {
+    let (model, map, pass) = (&args.model_args, &args.map_args, &args.pass_args);
+    let bounds = model.dim.iter().any(|dim| dim.exact().is_none());
+    let options = [
+        ("--dim NAME<=N", bounds),
+        ("--bound", !model.bound.is_empty()),
+        ("--shape", !model.shape.is_empty()),
+        ("--weights", !model.weights.is_empty()),
+        ("--plan", map.plan.is_some()),
+        ("--chips", map.chips.is_some()),
+        ("--precision", pass.precision != PrecisionArg::Keep),
+        ("--keep-precision", !pass.keep_precision.is_empty()),
+        ("--fuel", pass.fuel.is_some()),
+        ("--skip-pass", !pass.skip_pass.is_empty()),
+        ("--validate", pass.validate),
+        ("--dump-after", args.dump_args.dump_after.is_some()),
+    ];
+    let given = options.iter().filter(|(_, given)| *given);
+    let found = given.map(|(option, _)| {
+        let name = args.program.display();
+        let message = format!("{option} is for a model that is compiled; {name} is a program");
+        Diagnostic::input(codes::BAD_OPTION, message)
+            .help("give it to `dojoc compile`, and the model, and run what that writes")
+    });
+    Ok(Diagnostics(found.collect()).ok(())?)
+}
+
 /// The options of a run. The extents of a model that was compiled are no run parameters any more.
 fn options(args: &Args, is_program: bool, context: &Context) -> Result<RunOptions> {
     let kernels = match args.kernels {
@@ -308,20 +357,18 @@ fn options(args: &Args, is_program: bool, context: &Context) -> Result<RunOption
 fn load_states(
     instance: &mut Instance,
     executable: &Executable,
-    path: &std::path::Path,
+    path: &Path,
+    context: &Context,
 ) -> Result<()> {
-    let spec = TensorSpec {
-        name: None,
-        path: path.to_path_buf(),
-        key: None,
-    };
-    for state in spec.load("state")? {
-        let name = state.hint.unwrap_or_default();
+    let tensors = executable.program().tensors.values();
+    let states = tensors.filter(|decl| matches!(decl.kind, TensorKind::State(_)));
+    let states: Vec<Arc<str>> = states.map(|decl| decl.name.clone()).collect();
+    for (name, state) in read_states(path, &states, context)? {
         if executable.program().tensor(&name).is_none() {
             let message = format!("{}: the program has no state `{name}`", path.display());
             return Err(Diagnostic::input(codes::BAD_STATE, message).into());
         }
-        instance.set_state(&name, &state.tensor)?;
+        instance.set_state(&name, &state)?;
     }
     Ok(())
 }
@@ -330,28 +377,25 @@ fn load_states(
 fn repeat(
     args: &Args,
     context: &Context,
-    instance: &mut Instance,
+    (executable, instance): (&Executable, &mut Instance),
     signature: &Signature,
     given: &[(Arc<str>, Tensor)],
     options: &RunOptions,
 ) -> Result<(RunResult, Time)> {
     let mut options = options.clone();
-    let mut time = Time {
-        threads: match args.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        },
-        ..Time::default()
-    };
+    let mut time = Time::default();
     let mut run = |step: u32| -> Result<RunResult> {
         options.step = u64::from(step);
         let start = Instant::now();
-        let result = instance.run(&signature.name, given, &options)?;
+        let result = instance
+            .run(&signature.name, given, &options)
+            .map_err(|found| executable.error(found))?;
         let seconds = start.elapsed().as_secs_f64();
         context.console.detail(&format!("run: {seconds:.3} s"));
         if step == 0 || seconds < time.seconds {
             time.seconds = seconds;
             time.computing = result.stats.compute_nanos as f64 / 1e9;
+            time.threads = result.stats.threads;
         }
         Ok(result)
     };

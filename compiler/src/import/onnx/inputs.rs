@@ -106,11 +106,10 @@ impl<'m> Importer<'m> {
             self.define(&input.name, slot);
         }
         if !unbound.is_empty() {
-            let plural = if unbound.len() == 1 { "" } else { "s" };
-            let message = format!(
-                "{} dimension{plural} of the inputs have no extent",
-                unbound.len()
-            );
+            let message = match unbound.len() {
+                1 => "1 dimension of the inputs has no extent".to_owned(),
+                n => format!("{n} dimensions of the inputs have no extent"),
+            };
             let mut diagnostic = Diagnostic::input(codes::UNBOUND_DIM, message);
             let mut flags = vec![];
             for (dim, input, axis) in unbound {
