@@ -45,8 +45,11 @@ codes! {
          value from 1 to it.";
     UNKNOWN_TENSOR 722 "The program has no such tensor"
         "A state was asked for or given under a name that the program does not have for one; or a \
-         probe under a name that is none of a declared probe, of an op that instructions of the entry \
-         come from, and of a buffer, SEGMENT.BUFFER.";
+         probe under a name that is none of a declared probe, an input or output, of an op that gives one \
+         or that instructions of the entry come from, and of a buffer, SEGMENT.BUFFER. A compiled program \
+         has every named value of the model that it computes; what passes merged with another value, \
+         folded into weights or computed in another form is gone, and the message names what is near it. \
+         `dojoc compile --probes none` leaves all of them out.";
     BAD_TENSOR 723 "A tensor does not fit its declaration"
         "An input or state has the element type and extents that the program declares; extents may \
          depend on run parameters. `--batched` runs data of another number of rows batch by batch.";

@@ -10,6 +10,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,8 +59,8 @@ pub struct ProbeValues {
     /// Name of the declared probe; else the name that was asked for, followed by `:SEGMENT.BUFFER`
     /// if it stands for several buffers.
     pub name: Arc<str>,
-    /// The core whose buffer it is; `None` for a declared probe, whose parts on all cores are put
-    /// together.
+    /// The core whose buffer it is; `None` for a declared probe, input or output, whose parts on all
+    /// cores are put together.
     pub core: Option<CoreAddress>,
     /// The values: of a declared probe in the order in which the schedule reaches it, of a buffer
     /// one for each call of its segment on the core, see [`RunOptions::probes`].
@@ -71,8 +72,8 @@ pub struct ProbeValues {
 pub struct RunResult {
     /// Outputs by name, in the order of the entry.
     pub outputs: Vec<(Arc<str>, Tensor)>,
-    /// Values of what was asked for by [`RunOptions::probes`]: declared probes in the order of the
-    /// options, then buffers in that order, by core.
+    /// Values of what was asked for by [`RunOptions::probes`]: declared probes, inputs and outputs in
+    /// the order of the options, then buffers in that order, by core.
     pub probes: Vec<ProbeValues>,
     /// What was done.
     pub stats: Stats,
@@ -253,7 +254,14 @@ impl Instance {
             }
         }
         let probes = match probes {
-            Some(probes) => probes.finish()?,
+            Some(probes) => {
+                let ids = program.entries[entry].outputs.iter();
+                let values = outputs.iter().map(|(_, value)| value);
+                let given = inputs.iter().copied();
+                let ports: BTreeMap<TensorId, &Tensor> =
+                    ids.copied().zip(values).chain(given).collect();
+                probes.finish(|id| ports.get(&id).copied().cloned())?
+            }
             None => Vec::new(),
         };
         Ok(RunResult {

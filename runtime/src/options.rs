@@ -31,10 +31,12 @@ pub struct RunOptions {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Values to be read, by name. The first of these that the program has is meant:
     ///
-    /// 1. a declared probe: its parts are put together at every `probe` step;
-    /// 2. the name of an op of the user's model: declared probes that come from it, or else, core
-    ///    by core, the buffers that come from it and what instructions that come from it write to
-    ///    other buffers;
+    /// 1. a declared probe: its parts are put together at every `probe` step; an input; an output,
+    ///    which is among the outputs;
+    /// 2. the name of an op of the user's model: declared probes and outputs that it gives. In a
+    ///    program without values of a model: core by core, the buffers that come from the op and
+    ///    what instructions that come from it write to other buffers, but for code that only brings
+    ///    operands, and for temporaries where something else is left;
     /// 3. `SEGMENT.BUFFER`: that buffer, core by core.
     ///
     /// A buffer has a value for each call of its segment that writes it, or that begins with content

@@ -42,7 +42,7 @@ fn program(path: &Path, text: &str) -> Program {
 #[test]
 fn seeds_are_sound() {
     for (path, text) in seeds() {
-        let outcome = fuzz::asm(text.as_bytes());
+        let outcome = fuzz::asm::check(text.as_bytes());
         let program = program(&path, &text);
         let found = dojoc_ir::program::verify::verify(&program, fuzz::machine_of(&program));
         let found: Vec<_> = found
@@ -56,7 +56,10 @@ fn seeds_are_sound() {
             path.display(),
             found.join("\n")
         );
-        assert_eq!(fuzz::djx(&container::encode(&program)), Outcome::Sound);
+        assert_eq!(
+            fuzz::djx::check(&container::encode(&program)),
+            Outcome::Sound
+        );
     }
 }
 
@@ -119,13 +122,18 @@ fn damaged_executables_end_in_an_error_or_a_sound_program() {
             }
             let identity = Value::of(&identity).expect("the tree has all types");
             let file = container::seal(&[written(&identity), section]);
-            fields.add(checked(seed, path, fuzz::djx, &file));
+            fields.add(checked(seed, path, fuzz::djx::check, &file));
         } else {
             let identity = Value::of(&identity).expect("the tree has all types");
             let tree = Value::of(&program).expect("the tree has all types");
             let mut sections = [written(&identity), written(&tree)];
             change_bytes(&mut sections[usize::from(random.below(8) > 0)], random);
-            bytes.add(checked(seed, path, fuzz::djx, &container::seal(&sections)));
+            bytes.add(checked(
+                seed,
+                path,
+                fuzz::djx::check,
+                &container::seal(&sections),
+            ));
         }
     }
     assert!(
@@ -151,7 +159,7 @@ fn damaged_texts_end_in_an_error_or_a_sound_program() {
         {
             damaged = change_text(text, random);
         }
-        counts.add(checked(seed, path, fuzz::asm, &damaged));
+        counts.add(checked(seed, path, fuzz::asm::check, &damaged));
     }
     assert!(
         counts.refused > 500 && counts.broken + counts.sound > 200,

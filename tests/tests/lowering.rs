@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use dojoc::program::{LoadOptions, RunOptions};
+use dojoc::program::{Executable, LoadOptions, RunOptions};
 use dojoc::{
     CompileOptions, CompiledProgram, Compiler, Error, Evaluator, Module, NamedTensor, Source,
     Target,
@@ -110,6 +110,13 @@ fn program_outputs(
     Ok(run.outputs.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
+/// The file of a program that was written as text and read again.
+fn reassembled(executable: &Executable) -> Vec<u8> {
+    let text = executable.disassemble();
+    let again = Executable::assemble(&text, "again.dojo");
+    again.unwrap_or_else(|e| panic!("{e}\n{text}")).encode()
+}
+
 /// How a graph fared.
 #[derive(Debug, PartialEq)]
 enum Fared {
@@ -166,6 +173,9 @@ fn check(
     let twice = compile()?.map(|again| again.executable.encode());
     if twice.ok() != Some(compiled.executable.encode()) {
         return Err(Failure::new("compiling twice", "the bytes differ"));
+    }
+    if reassembled(&compiled.executable) != compiled.executable.encode() {
+        return Err(Failure::new("text and binary", "the bytes differ"));
     }
     let evaluate = |module: &Module| {
         let run = Evaluator::new(module, None).ok()?.run_in_order(&inputs);
@@ -365,6 +375,7 @@ fn the_example_is_the_same_every_time() {
     };
     let (first, second) = (compile(), compile());
     assert_eq!(first.executable.encode(), second.executable.encode());
+    assert_eq!(first.executable.encode(), reassembled(&first.executable));
     let run = |threads| {
         let inputs = std::slice::from_ref(&images);
         program_outputs(&first, inputs, threads, false).expect("it runs")

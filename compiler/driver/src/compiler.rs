@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dojoc_compiler::analysis::predict::{Prediction, predict};
 use dojoc_compiler::graph::saturate;
-use dojoc_compiler::lower::{LowerOptions, Lowered, ProgramOptions, lower, lower_to_tiled};
+use dojoc_compiler::lower::{LowerOptions, Lowered, Probes, ProgramOptions, lower, lower_to_tiled};
 use dojoc_compiler::pass::{
     self, Agreement, DumpAfter, Extraction, Failure, Pass, PassOptions, RunOptions, Validation,
     Validator,
@@ -23,6 +23,7 @@ use crate::codes;
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::options::CompileOptions;
+use crate::probes::check_known;
 use crate::program::Executable;
 use crate::target::Target;
 use crate::validate::check_program;
@@ -210,6 +211,11 @@ impl Compiler {
         dump: Option<&'a mut Dump<'a>>,
     ) -> Result<CompiledProgram> {
         let target = self.machine()?;
+        let asked = match &self.options.probes {
+            Probes::Named(names) => names.clone(),
+            Probes::All | Probes::None => BTreeSet::new(),
+        };
+        check_known(module, &asked)?;
         let passes = self.kept(pipeline::GRAPH.iter().chain(pipeline::LOWER))?;
         let stages = pipeline::STAGES.iter().map(|stage| stage.name);
         self.check_dump(passes.iter().map(|pass| pass.name).chain(stages))?;
@@ -252,7 +258,7 @@ impl Compiler {
             validator.check_mesh(&lowered.mesh)?;
             check_program(validator, &lowered.mesh, &target, &self.options)?;
         }
-        Ok(CompiledProgram {
+        let compiled = CompiledProgram {
             executable,
             target,
             graph: compiled.module,
@@ -264,7 +270,9 @@ impl Compiler {
             warnings: compiled.warnings,
             agreements: validator.map_or(vec![], |v| v.agreements),
             seconds,
-        })
+        };
+        compiled.check_probes(module, &Vec::from_iter(asked))?;
+        Ok(compiled)
     }
 
     /// Takes a model to the TILED level, also on a machine of several chips, for which there is no

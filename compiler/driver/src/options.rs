@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dojoc_compiler::import::onnx::{DimBinding, ImportOptions};
+use dojoc_compiler::lower::Probes;
 use dojoc_compiler::pass::{DumpAfter, Precision};
 use dojoc_compiler::tile::Plan;
 use dojoc_ir::diag::Diagnostic;
@@ -28,7 +29,7 @@ pub struct CompileOptions {
     pub(crate) validate: Option<u64>,
     pub(crate) dump_after: DumpAfter,
     pub(crate) plan: Plan,
-    pub(crate) probes: BTreeSet<Arc<str>>,
+    pub(crate) probes: Probes,
     pub(crate) chips: Option<u64>,
     pub(crate) skipped: BTreeSet<String>,
 }
@@ -48,7 +49,7 @@ impl Default for CompileOptions {
             validate: None,
             dump_after: DumpAfter::None,
             plan: Plan::default(),
-            probes: BTreeSet::new(),
+            probes: Probes::default(),
             chips: None,
             skipped: BTreeSet::new(),
         }
@@ -151,10 +152,10 @@ impl CompileOptions {
         self
     }
 
-    /// Makes an inner value readable when the program runs, by its name.
+    /// Which named values of the model can be read when the program runs; by default all.
     #[must_use]
-    pub fn probe(mut self, name: &str) -> Self {
-        self.probes.insert(name.into());
+    pub fn probes(mut self, probes: Probes) -> Self {
+        self.probes = probes;
         self
     }
 

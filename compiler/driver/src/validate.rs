@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dojoc_compiler::lower::{ProgramOptions, mesh_to_program};
+use dojoc_compiler::lower::{Probes, ProgramOptions, mesh_to_program};
 use dojoc_compiler::pass::{Checker, Validator};
 use dojoc_ir::mesh;
 use dojoc_ir::program::Step;
@@ -34,7 +34,7 @@ pub fn check_program(
         }
     }
     let options_of_probes = ProgramOptions {
-        probes: probes.clone(),
+        probes: Probes::Named(probes.clone()),
     };
     let program = mesh_to_program(module, target.machine(), &options_of_probes)?;
     let weights = module.tiled.weights.values().cloned().collect();

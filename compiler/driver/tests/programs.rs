@@ -283,7 +283,7 @@ fn run_parameters_random_inputs_and_references() {
         .fails(1);
     assert!(err.contains("did you mean `main`?"), "{err}");
     let err = lab
-        .run(&["run", "scale.dojo", "--random", "1", "--probe", "y"])
+        .run(&["run", "scale.dojo", "--random", "1", "--probe", "z"])
         .fails(1);
     assert!(err.contains("D0722"), "{err}");
 }

@@ -285,6 +285,7 @@ impl ProgramBuilder {
             **name = other.into();
             new.insert((**name).clone());
         }
+        program.number();
         program
     }
 }

@@ -1,14 +1,14 @@
 //! MESH to PROGRAM: tensors, one call for each phase, the entry.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc};
 use dojoc_ir::graph;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::mesh::{Module, Schedule};
 use dojoc_ir::program::{Entry, Home, IndexExpr, Program, Shard, Step, TensorId, TensorKind};
-use dojoc_ir::tiled::{Function, Layout, Stmt, Value, ValueDef, ValueId};
+use dojoc_ir::tiled::{Body, Function, Layout, Stmt, ValueDef, ValueId};
 
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;
@@ -22,8 +22,33 @@ use crate::tile::NOT_TILED;
 /// What users decide about emission.
 #[derive(Clone, Debug, Default)]
 pub struct ProgramOptions {
-    /// Names of values that can be read as probes, each under its shape or the view of its layout.
-    pub probes: BTreeSet<Arc<str>>,
+    /// Values that can be read as probes, each under its shape or the view of its layout.
+    pub probes: Probes,
+}
+
+/// Named values that the host can read while a program runs. They cost a declaration each and nothing
+/// of the machine: a value lies at its place until the code that makes it has ended, wanted or not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Probes {
+    /// Every one.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// Those of these names, and those that the ops of these names make.
+    Named(BTreeSet<Arc<str>>),
+}
+
+impl Probes {
+    fn has(&self, name: &Arc<str>, op: Option<&Arc<Loc>>) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Named(names) => {
+                names.contains(name) || op.is_some_and(|loc| names.contains(&loc.name))
+            }
+        }
+    }
 }
 
 /// Emits the program of a placed model: an entry for each function.
@@ -108,16 +133,18 @@ impl Emitter<'_> {
         for (position, value) in body.params.iter().enumerate() {
             let name = self.function.values[*value].name.clone();
             let name = name.unwrap_or_else(|| position.to_string().into());
-            inputs.push(self.tensor(*value, name, TensorKind::Input)?);
+            inputs.push(self.tensor(*value, (name, None), TensorKind::Input)?);
         }
-        self.sources()?;
-        let mut probed = BTreeSet::new();
+        self.states()?;
+        let ops = ops(body);
+        let mut probed = self.known_names();
         for range in phases(body) {
-            let probes = self.probes(range.clone(), options, &mut probed);
+            let probes = self.probes(range.clone(), options, &ops, &mut probed);
             self.phase(range, &probes)?;
             for value in probes {
-                let tensor = self.probe(value)?;
-                self.cx.steps.push(Step::Probe(tensor));
+                if let Some(tensor) = self.probe(value, ops.get(&value).copied()) {
+                    self.cx.steps.push(Step::Probe(tensor));
+                }
             }
         }
         let mut outputs = vec![];
@@ -129,8 +156,10 @@ impl Emitter<'_> {
                 );
                 return Err(Diagnostic::new(NOT_TILED, Kind::Unsupported, message).into());
             }
-            outputs.push(self.tensor(*value, output.name.clone(), TensorKind::Output)?);
+            let name = (output.name.clone(), ops.get(value).copied());
+            outputs.push(self.tensor(*value, name, TensorKind::Output)?);
         }
+        self.weights()?;
         Ok(Entry {
             name: self.function.name.clone(),
             inputs,
@@ -150,11 +179,11 @@ impl Emitter<'_> {
         unique
     }
 
-    /// Declares a value as a tensor under its own shape.
+    /// Declares a value as a tensor under its own shape. It is the result of `op`.
     fn tensor(
         &mut self,
         value: ValueId,
-        name: Arc<str>,
+        (name, op): (Arc<str>, Option<&Arc<Loc>>),
         kind: TensorKind,
     ) -> Result<TensorId, Diagnostics> {
         let data = &self.function.values[value];
@@ -169,26 +198,27 @@ impl Emitter<'_> {
             data.ty.dtype,
             &shape,
             shards,
-            None,
+            op.map(|loc| &**loc),
         ))
     }
 
     /// Declares a value as a probe: under its own shape, or under the view that its layout splits where
-    /// that is cut in a way that the value's own dims cannot say.
-    fn probe(&mut self, value: ValueId) -> Result<TensorId, Diagnostics> {
+    /// that is cut in a way that the value's own dims cannot say. `None` if neither can be said.
+    fn probe(&mut self, value: ValueId, op: Option<&Arc<Loc>>) -> Option<TensorId> {
         let data = &self.function.values[value];
         let own = data.ty.shape.as_const().unwrap_or_default();
-        let name = self.unique(&data.name.clone().unwrap_or_default());
         let (shape, shards) = match self.shards(value, &own, true) {
             Ok(shards) => (own, shards),
             Err(_) => {
                 let view = data.layout.view.clone();
-                let shards = self.shards(value, &view, true)?;
+                let shards = self.shards(value, &view, true).ok()?;
                 (view, shards)
             }
         };
+        let name = self.unique(&data.name.clone().unwrap_or_default());
         let (kind, dtype) = (TensorKind::Probe, data.ty.dtype);
-        Ok(declare(self.cx, name, kind, dtype, &shape, shards, None))
+        let loc = op.map(|loc| &**loc);
+        Some(declare(self.cx, name, kind, dtype, &shape, shards, loc))
     }
 
     fn shards(
@@ -220,35 +250,39 @@ impl Emitter<'_> {
         Ok(made)
     }
 
-    /// Weights and states, in each layout that they have.
-    fn sources(&mut self) -> Result<(), Diagnostics> {
-        let tiled = &self.module.tiled;
-        let failed = |e: Unsupported| unsupported(&e, None);
+    /// Weights, in each layout that they have. Their names give way to those of values.
+    fn weights(&mut self) -> Result<(), Diagnostics> {
         for (id, value) in self.function.values.iter() {
-            let Value { layout, ty, .. } = value;
-            match value.def {
-                ValueDef::Weight(weight) => {
-                    let weight = &tiled.weights[weight];
-                    let name = self.unique(&weight.name);
-                    let recipe = recipe(weight, &layout.view).map_err(failed)?;
-                    let shards = self.shards(id, &layout.view, false)?;
-                    let kind = TensorKind::Weight(recipe);
-                    declare(self.cx, name, kind, ty.dtype, &layout.view, shards, None);
-                }
-                ValueDef::State(state) => {
-                    let state = &tiled.states[state];
-                    let init = state_init(&state.init, || match state.init {
-                        graph::StateInit::Weight(weight) => Some(tiled.weights[weight].clone()),
-                        graph::StateInit::Zeros => None,
-                    });
-                    let kind = TensorKind::State(init.map_err(failed)?);
-                    let shape = ty.shape.as_const().unwrap_or_default();
-                    let name = self.unique(&state.name);
-                    let shards = self.shards(id, &shape, false)?;
-                    declare(self.cx, name, kind, ty.dtype, &shape, shards, None);
-                }
-                ValueDef::Param(..) | ValueDef::Stmt(_) => {}
-            }
+            let ValueDef::Weight(weight) = value.def else {
+                continue;
+            };
+            let weight = &self.module.tiled.weights[weight];
+            let name = self.unique(&weight.name);
+            let view = &value.layout.view;
+            let recipe = recipe(weight, view).map_err(|e| unsupported(&e, None))?;
+            let shards = self.shards(id, view, false)?;
+            let (kind, dtype) = (TensorKind::Weight(recipe), value.ty.dtype);
+            declare(self.cx, name, kind, dtype, view, shards, None);
+        }
+        Ok(())
+    }
+
+    fn states(&mut self) -> Result<(), Diagnostics> {
+        let tiled = &self.module.tiled;
+        for (id, value) in self.function.values.iter() {
+            let ValueDef::State(state) = value.def else {
+                continue;
+            };
+            let state = &tiled.states[state];
+            let init = state_init(&state.init, || match state.init {
+                graph::StateInit::Weight(weight) => Some(tiled.weights[weight].clone()),
+                graph::StateInit::Zeros => None,
+            });
+            let kind = TensorKind::State(init.map_err(|e| unsupported(&e, None))?);
+            let shape = value.ty.shape.as_const().unwrap_or_default();
+            let name = self.unique(&state.name);
+            let shards = self.shards(id, &shape, false)?;
+            declare(self.cx, name, kind, value.ty.dtype, &shape, shards, None);
         }
         Ok(())
     }
@@ -289,31 +323,68 @@ impl Emitter<'_> {
         }
     }
 
-    /// The values that a phase makes and that the host wants to read after it.
+    /// Names of what the host sees in any case, and of what is there before anything is computed: views
+    /// of these are not told apart from them.
+    fn known_names(&self) -> BTreeSet<Arc<str>> {
+        let outputs = self.function.outputs.iter().map(|output| &output.name);
+        let values = self.function.values.values();
+        let given = values.filter(|value| !matches!(value.def, ValueDef::Stmt(_)));
+        let given = given.filter_map(|value| value.name.as_ref());
+        outputs.chain(given).cloned().collect()
+    }
+
+    /// The values that a phase makes and that the host wants to read after it. The first value of a name
+    /// is meant; others are the same in other layouts.
     fn probes(
         &self,
         range: std::ops::Range<usize>,
         options: &ProgramOptions,
+        ops: &Ops<'_>,
         probed: &mut BTreeSet<Arc<str>>,
     ) -> Vec<ValueId> {
-        if options.probes.is_empty() {
-            return vec![];
-        }
         let body = &self.function.bodies[self.function.body()];
-        let made = body.stmts[range].iter().filter_map(|stmt| match stmt {
-            Stmt::Group(group) => {
-                Some(group.steps.iter().flat_map(|s| s.results.clone()).collect())
-            }
-            Stmt::View { output, .. } => Some(vec![*output]),
-            _ => None,
+        let made = body.stmts[range].iter().flat_map(|stmt| match stmt {
+            Stmt::Group(group) => group.steps.iter().flat_map(|s| s.results.clone()).collect(),
+            Stmt::View { output, .. } => vec![*output],
+            Stmt::Reshard(_) | Stmt::Repeat(_) => vec![],
         });
-        let wanted = made.flatten().collect::<Vec<ValueId>>().into_iter();
-        wanted
-            .filter(|value| {
-                let name = &self.function.values[*value].name;
-                name.as_ref()
-                    .is_some_and(|n| options.probes.contains(n) && probed.insert(n.clone()))
-            })
-            .collect()
+        made.filter(|value| {
+            let data = &self.function.values[*value];
+            let op = ops.get(value).copied();
+            data.layout.pending.is_empty()
+                && data
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| options.probes.has(name, op) && probed.insert(name.clone()))
+        })
+        .collect()
     }
+}
+
+/// The ops of the user's model that make values.
+type Ops<'a> = BTreeMap<ValueId, &'a Arc<Loc>>;
+
+/// Which op each value of a body is a result of; what is resharded is the same value.
+fn ops(body: &Body) -> Ops<'_> {
+    let mut ops = Ops::new();
+    for stmt in &body.stmts {
+        match stmt {
+            Stmt::Group(group) => {
+                for step in &group.steps {
+                    let results = step.results.iter();
+                    ops.extend(results.filter_map(|value| Some((*value, step.loc.as_ref()?))));
+                }
+            }
+            Stmt::View { output, loc, .. } => {
+                ops.extend(loc.as_ref().map(|loc| (*output, loc)));
+            }
+            Stmt::Reshard(reshard) => {
+                if let Some(op) = ops.get(&reshard.input).copied() {
+                    ops.insert(reshard.output, op);
+                }
+            }
+            Stmt::Repeat(_) => {}
+        }
+    }
+    ops
 }

@@ -5,7 +5,7 @@ mod memory;
 mod mesh_to_program;
 mod tiled_to_mesh;
 
-pub use mesh_to_program::{ProgramOptions, mesh_to_program};
+pub use mesh_to_program::{Probes, ProgramOptions, mesh_to_program};
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -237,7 +237,11 @@ impl Builder<'_> {
                 return Ok(*id);
             }
             let id = self.value(value, layout, ValueDef::Stmt(body()));
-            let loc = self.loc.clone();
+            let function = self.problem.function;
+            let loc = match function.values[value].def {
+                GraphDef::Result(node, _) => function.nodes[node].loc.clone(),
+                _ => None,
+            };
             self.stmts().push(Stmt::View {
                 input: from,
                 output: id,

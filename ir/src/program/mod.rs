@@ -62,6 +62,7 @@ pub mod container;
 mod index;
 pub mod instr;
 mod level;
+mod number;
 pub mod parse;
 mod print;
 pub mod recipe;

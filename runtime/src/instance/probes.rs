@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dojoc_ir::diag::Diagnostic;
 use dojoc_ir::machine::CoreAddress;
 use dojoc_ir::program::instr::Ref;
-use dojoc_ir::program::{EntryId, Env, Program, SegmentId, TensorId};
+use dojoc_ir::program::{EntryId, Env, Program, SegmentId, TensorId, TensorKind};
+use dojoc_ir::tensor::Tensor;
 
 use super::ProbeValues;
 use super::buffers::Watched;
@@ -34,11 +35,19 @@ struct Declared {
     captured: Mutex<BTreeMap<CoreAddress, Vec<Vec<Captured>>>>,
 }
 
+/// A tensor that was asked for.
+#[derive(Debug)]
+enum Wanted {
+    Probe(Declared),
+    /// An input or output, under the name that it was asked for.
+    Port(TensorId, Arc<str>),
+}
+
 /// The probes of a run.
 #[derive(Debug)]
 pub struct Probes<'a> {
     program: &'a Program,
-    declared: Vec<Declared>,
+    declared: Vec<Wanted>,
     buffers: Vec<Watched>,
     /// Buffers of each segment.
     segments: HashMap<SegmentId, Vec<usize>>,
@@ -69,9 +78,18 @@ impl<'a> Probes<'a> {
         };
         for name in names {
             match resolve(program, entry, name)? {
-                Named::Probes(found) => {
+                Named::Tensors(found) => {
                     for id in found {
-                        probes.declared.push(Declared::new(program, id, dims)?);
+                        let decl = &program.tensors[id];
+                        match decl.kind {
+                            TensorKind::Probe => {
+                                let declared = Declared::new(program, id, dims)?;
+                                probes.declared.push(Wanted::Probe(declared));
+                            }
+                            // It is there under this name anyway.
+                            TensorKind::Output if decl.name == *name => {}
+                            _ => probes.declared.push(Wanted::Port(id, name.clone())),
+                        }
                     }
                 }
                 Named::Buffers(found) => {
@@ -113,16 +131,26 @@ impl<'a> Probes<'a> {
         found.map(|index| &self.buffers[*index])
     }
 
-    /// The values: declared probes in the order in which they were asked for, then buffers, each by
-    /// core.
+    /// The values: tensors in the order in which they were asked for, then buffers, each by core.
+    /// `port` gives inputs and outputs.
     ///
     /// # Errors
     /// Cores that hold the same element of a declared probe with different bits, and elements that
     /// no core holds.
-    pub fn finish(self) -> Result<Vec<ProbeValues>, Diagnostic> {
+    pub fn finish(
+        self,
+        port: impl Fn(TensorId) -> Option<Tensor>,
+    ) -> Result<Vec<ProbeValues>, Diagnostic> {
         let mut values = Vec::new();
-        for probe in self.declared {
-            values.push(probe.finish(self.program)?);
+        for wanted in self.declared {
+            values.push(match wanted {
+                Wanted::Probe(probe) => probe.finish(self.program)?,
+                Wanted::Port(id, name) => ProbeValues {
+                    name,
+                    core: None,
+                    values: port(id).into_iter().collect(),
+                },
+            });
         }
         for buffer in self.buffers {
             values.extend(buffer.finish(self.program)?);
@@ -139,8 +167,12 @@ impl ProbeSink for Probes<'_> {
         memory: &dyn ReadMemory,
     ) -> Result<u64, Diagnostic> {
         let mut held = 0;
-        for wanted in self.declared.iter().filter(|wanted| wanted.tensor == probe) {
-            held += wanted.capture(core, memory)?;
+        for wanted in &self.declared {
+            if let Wanted::Probe(wanted) = wanted
+                && wanted.tensor == probe
+            {
+                held += wanted.capture(core, memory)?;
+            }
         }
         Ok(held)
     }

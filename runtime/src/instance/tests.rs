@@ -215,7 +215,7 @@ fn wrong_inputs_are_named() {
             BAD_DIM
         );
         let probes = RunOptions {
-            probes: vec!["x".into()],
+            probes: vec!["no such value".into()],
             ..options.clone()
         };
         assert_eq!(

@@ -1,6 +1,6 @@
-//! See `dojoc_tests::fuzz::djx`.
+//! See `dojoc_tests::fuzz::djx::check`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    dojoc_tests::fuzz::djx(data);
+    dojoc_tests::fuzz::djx::check(data);
 });

@@ -1,9 +1,11 @@
 //! Programs from anywhere: whatever is in a file or a text, the end is a coded error or a program
 //! that keeps every rule, says the same in all its forms and runs.
 //!
-//! [`djx`] and [`asm`] take any bytes and panic where this does not hold; they are the bodies of the
-//! fuzz targets in `tests/fuzz`, and the tests feed them seeded damage ([`mutate`]).
+//! [`djx::check`] and [`asm::check`] take any bytes and panic where this does not hold; they are the
+//! bodies of the fuzz targets in `tests/fuzz`, and the tests feed them seeded damage ([`mutate`]).
 
+pub mod asm;
+pub mod djx;
 pub mod mutate;
 mod run;
 pub mod value;
@@ -13,8 +15,8 @@ use std::sync::OnceLock;
 use dojoc_ir::codes;
 use dojoc_ir::diag::{Diagnostic, Kind};
 use dojoc_ir::machine::Machine;
-use dojoc_ir::program::verify::{structure, verify};
-use dojoc_ir::program::{Program, container, parse};
+use dojoc_ir::program::verify::verify;
+use dojoc_ir::program::{Program, parse};
 
 /// What became of an input.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,60 +45,7 @@ pub fn machine_of(program: &Program) -> &'static Machine {
     named.unwrap_or(&machines[0])
 }
 
-/// Reads and checks an executable.
-///
-/// # Panics
-/// When a message has no code or calls itself a defect of dojoc, or when a sound program changes by
-/// being written and read.
-pub fn djx(file: &[u8]) -> Outcome {
-    let identity = container::identity(file).map_err(|errors| coded(&errors.0));
-    let program = match container::decode(file) {
-        Ok(program) => program,
-        Err(errors) => {
-            coded(&errors.0);
-            return Outcome::Refused;
-        }
-    };
-    // Files differ in who wrote them, and in nothing else.
-    let ours = container::Identity::of(&program);
-    if identity.is_ok_and(|identity| identity == ours) {
-        let again = container::encode(&program);
-        assert!(again == file, "another file says the same");
-    }
-    check(&program)
-}
-
-/// Reads and checks an assembly text.
-///
-/// # Panics
-/// As [`djx`].
-pub fn asm(text: &[u8]) -> Outcome {
-    let Ok(text) = std::str::from_utf8(text) else {
-        return Outcome::Refused;
-    };
-    let (program, places) = match parse::parse(text) {
-        Ok(parsed) => parsed,
-        Err(errors) => {
-            coded(&errors.0);
-            return Outcome::Refused;
-        }
-    };
-    for span in places.values() {
-        assert!(
-            text.get(span.clone()).is_some(),
-            "{span:?} is not in the text"
-        );
-    }
-    same_in_text(&program);
-    let outcome = check(&program);
-    if structure(&program).is_empty() {
-        let file = container::encode(&program);
-        assert_eq!(container::decode(&file).as_ref(), Ok(&program));
-    }
-    outcome
-}
-
-fn check(program: &Program) -> Outcome {
+fn checked(program: &Program) -> Outcome {
     let violations = verify(program, machine_of(program));
     if violations.is_empty() {
         same_in_text(program);

@@ -12,7 +12,7 @@ impl SegmentText<'_, '_> {
     pub fn compute(&mut self) {
         self.unpin();
         let product = self.has_matrix();
-        match self.rng().below(16) {
+        match self.rng().below(18) {
             0..4 => self.zip(),
             4 | 5 => self.map(),
             6 => self.several_sources(),
@@ -23,9 +23,17 @@ impl SegmentText<'_, '_> {
             11 => self.copy_or_pad(),
             12 => self.gather_or_scatter(),
             13 => self.sort(),
+            14 if self.may_count() => self.counted(),
+            15 if self.options().dram => self.dram(),
             _ if product => self.product(),
             _ => self.zip(),
         }
+    }
+
+    /// Whether a register is added. A segment is verified with all values of all of them, so there is
+    /// one, and not in a loop.
+    fn may_count(&self) -> bool {
+        self.options().registers && !self.has_register && self.loops.is_empty()
     }
 
     fn number(&mut self, dtype: DType) -> String {
@@ -44,7 +52,7 @@ impl SegmentText<'_, '_> {
         }
     }
 
-    fn zip(&mut self) {
+    pub(super) fn zip(&mut self) {
         let (dtype, shape) = (self.generator.dtype(), self.generator.shape());
         let names: &[&str] = match (dtype.is_float(), self.rng().one_in(2)) {
             (true, _) => &["add", "sub", "mul", "div", "min", "max", "pow"],
@@ -214,6 +222,18 @@ impl SegmentText<'_, '_> {
 
     /// To an 8-bit format and back.
     fn convert_with_bias(&mut self, shape: &[u64]) {
+        let format = self
+            .rng()
+            .pick(&[DType::Cfp8E4M3, DType::Cfp8E5M2, DType::Shp]);
+        let [code, bias] = self.coded(format, shape);
+        let y = self.target(DType::Bf16, shape, &[&code, &bias]);
+        self.act(Kind::Compute, &[&y, &code, &bias], 1, |o| {
+            format!("convert {}, {}, {} {{bias = true}}\n", o[0], o[1], o[2])
+        });
+    }
+
+    /// Values in an 8-bit format, and their exponent bias.
+    pub(super) fn coded(&mut self, format: DType, shape: &[u64]) -> [Operand; 2] {
         let bias = self.scratch(DType::U8, &[1], Packing::Strided);
         let bias = self.whole(bias);
         let value = self.rng().within(10, 20);
@@ -221,17 +241,42 @@ impl SegmentText<'_, '_> {
             format!("fill {} {{value = {value}}}\n", o[0])
         });
         self.pin(&bias);
-        let format = self
-            .rng()
-            .pick(&[DType::Cfp8E4M3, DType::Cfp8E5M2, DType::Shp]);
         let x = self.read(DType::F32, shape);
         let code = self.scratch(format, shape, Packing::Strided);
         let code = self.whole(code);
-        let line = |o: &[String]| format!("convert {}, {}, {} {{bias = true}}\n", o[0], o[1], o[2]);
-        self.act(Kind::Compute, &[&code, &x, &bias], 1, line);
+        self.act(Kind::Compute, &[&code, &x, &bias], 1, |o| {
+            format!("convert {}, {}, {} {{bias = true}}\n", o[0], o[1], o[2])
+        });
         self.pin(&code);
-        let y = self.target(DType::Bf16, shape, &[&code, &bias]);
-        self.act(Kind::Compute, &[&y, &code, &bias], 1, line);
+        [code, bias]
+    }
+
+    /// An addition as often as a register says, which differs from core to core and may be zero.
+    fn counted(&mut self) {
+        self.has_register = true;
+        let (dtype, shape) = (self.generator.dtype(), self.generator.shape());
+        let limit_type = self.rng().pick(&[DType::I32, DType::I64]);
+        let limit = self.scratch(limit_type, &[1], Packing::Strided);
+        let limit = self.whole(limit);
+        let start = self.param("mod(i + 1, 4)".into());
+        self.act(Kind::Compute, &[&limit], 1, |o| {
+            format!("iota {} {{axis = 0, step = 1, start = %{start}}}\n", o[0])
+        });
+        self.pin(&limit);
+        let x = self.read(dtype, &shape);
+        let y = self.target(dtype, &shape, &[&x, &limit]);
+        self.pin(&y);
+        let [register, counter] = ["n", "i"].map(|prefix| self.generator.name(prefix));
+        // What is copied is left if nothing is added.
+        self.act(Kind::Compute, &[&y, &x, &limit], 1, |o| {
+            format!(
+                "copy {y}, {x}\n%{register} = count {limit} {{max = 3}}\nfor {{count = %{register}}} (\n\
+                 {{ ^(%{counter} : index)\nadd {y}, {y}, {x}\n}}\n)\n",
+                y = o[0],
+                x = o[1],
+                limit = o[2],
+            )
+        });
     }
 
     fn copy_or_pad(&mut self) {
@@ -311,70 +356,6 @@ impl SegmentText<'_, '_> {
         let indices = self.whole(indices);
         self.act(Kind::Compute, &[&values, &indices, &x], 2, |o| {
             format!("{name} {}, {}, {}{attributes}\n", o[0], o[1], o[2])
-        });
-    }
-
-    /// A matrix, perhaps packed.
-    fn matrix(&mut self, dtype: DType, shape: [u64; 2], packing: Packing) -> Operand {
-        let (rows, columns) = packing.block();
-        let whole = shape[0].is_multiple_of(rows) && shape[1].is_multiple_of(columns);
-        let x = self.read(dtype, &shape);
-        if packing == Packing::Strided || !whole || !self.rng().one_in(3) {
-            return x;
-        }
-        let packed = self.scratch(dtype, &shape, packing);
-        let y = self.whole(packed);
-        self.act(Kind::Compute, &[&y, &x], 1, |o| {
-            format!("copy {}, {}\n", o[0], o[1])
-        });
-        self.pin(&y);
-        y
-    }
-
-    fn product(&mut self) {
-        let mut extent = || match self.rng().below(3) {
-            0 => 8,
-            1 => 16,
-            _ => self.rng().within(1, 13),
-        };
-        let [m, k, n] = [extent(), extent(), extent()];
-        let dtype = self.rng().pick(&[DType::Bf16, DType::F32]);
-        let (transpose_a, transpose_b) = (self.rng().one_in(3), self.rng().one_in(3));
-        let a_shape = if transpose_a { [k, m] } else { [m, k] };
-        let b_shape = if transpose_b { [n, k] } else { [k, n] };
-        let a = self.matrix(dtype, a_shape, Packing::Packed8x4);
-        let b = self.matrix(dtype, b_shape, Packing::Packed4x8);
-        let to = self.rng().pick(&[DType::F32, DType::Bf16]);
-        let bias = self.rng().one_in(3).then(|| self.read(DType::F32, &[n]));
-        let residual = self.rng().one_in(4).then(|| self.read(to, &[m, n]));
-        let sources: Vec<&Operand> = [&a, &b].into_iter().chain(&bias).chain(&residual).collect();
-        let c = self.target(to, &[m, n], &sources);
-        let mut attributes = Vec::new();
-        if transpose_a {
-            attributes.push("transpose_a = true");
-        }
-        if transpose_b {
-            attributes.push("transpose_b = true");
-        }
-        if self.arrays[c.array].defined && to == DType::F32 && self.rng().one_in(2) {
-            attributes.push("accumulate = true");
-        }
-        if bias.is_some() {
-            attributes.push("bias = true");
-        }
-        if self.rng().one_in(3) {
-            let activations = ["activation = \"relu\"", "activation = \"gelu_tanh\""];
-            attributes.push(self.rng().pick(&activations));
-        }
-        if residual.is_some() {
-            attributes.push(
-                self.rng()
-                    .pick(&["residual = \"before\"", "residual = \"after\""]),
-            );
-        }
-        let operands: Vec<&Operand> = std::iter::once(&c).chain(sources).collect();
-        self.act(Kind::Product, &operands, 1, |o| {
-            format!("mm {} {{{}}}\n", o.join(", "), attributes.join(", "))
         });
     }
 }

@@ -11,7 +11,9 @@
 //! Values that are not the same on all cores come from inputs, of which each core holds a row.
 
 mod actions;
+mod dram;
 mod memory;
+mod product;
 mod segment;
 
 use std::fmt::Write as _;
@@ -57,6 +59,10 @@ pub struct Options {
     pub rows: bool,
     /// Whether there are tile products.
     pub products: bool,
+    /// Whether there are loops counted by registers.
+    pub registers: bool,
+    /// Whether there is DRAM, which not every machine has.
+    pub dram: bool,
 }
 
 impl Default for Options {
@@ -85,6 +91,8 @@ impl Default for Options {
             reuse: true,
             rows: true,
             products: true,
+            registers: true,
+            dram: false,
         }
     }
 }
@@ -397,6 +405,9 @@ impl Generator<'_> {
         }
         for family in &self.families {
             let _ = writeln!(text, "{}", family.text);
+        }
+        if self.segments.contains("dram.") {
+            text += &self.dram();
         }
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         let mut keep = |slot: &Slot| slot.defined && !self.rng.one_in(5);

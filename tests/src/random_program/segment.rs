@@ -15,6 +15,8 @@ const STREAMS: [&str; 4] = ["matrix", "vector", "comm0", "comm1"];
 
 /// Where a channel's ends stand among the bytes that actions touch: far behind all memory.
 const CHANNELS: u64 = 1 << 40;
+/// And where the DRAM of the cores does, which has one end like a channel.
+const DRAM: u64 = 1 << 41;
 
 /// What an action is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,8 @@ pub(super) struct SegmentText<'g, 'o> {
     pinned: Vec<usize>,
     /// Streams of channel ends.
     ends: BTreeMap<u64, usize>,
+    /// Whether a register has been added.
+    pub has_register: bool,
 }
 
 impl<'g, 'o> SegmentText<'g, 'o> {
@@ -109,6 +113,7 @@ impl<'g, 'o> SegmentText<'g, 'o> {
             scratch: 64,
             pinned: Vec::new(),
             ends: BTreeMap::new(),
+            has_register: false,
         };
         for slot in 0..segment.generator.slots.len() {
             if segment.generator.slots[slot].defined && !segment.rng().one_in(4) {
@@ -382,6 +387,17 @@ impl<'g, 'o> SegmentText<'g, 'o> {
             self.arrays[operand.array].defined = true;
         }
         self.deal(kind, lines, accesses);
+    }
+
+    /// Adds statements that use the DRAM of the cores, and the bytes of an operand: all of these stay in
+    /// order.
+    pub fn in_dram(&mut self, lines: String, (operand, write): (&Operand, bool)) {
+        let range = self.arrays[operand.array].range;
+        let order = Access {
+            range: (DRAM, DRAM + 1),
+            write: true,
+        };
+        self.deal(Kind::Transfer, lines, vec![Access { range, write }, order]);
     }
 
     /// The stream of an action.

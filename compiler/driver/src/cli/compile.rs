@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
-use dojoc::{CompileOptions, Compiler, Module};
+use dojoc::{CompileOptions, Compiler, Module, Probes};
 use dojoc_ir::graph::WeightSource;
 
 use super::args::{ModelArgs, PassArgs, is_dash, read_model};
@@ -26,6 +27,10 @@ pub struct Args {
     /// The machine to compile for: a built-in one or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = "d1")]
     machine: String,
+    /// Named values of the model that `dojoc run --probe` can show: all, none, or those of these names
+    /// and of ops of these names. They take bytes of the executable, and no time of the machine.
+    #[arg(long, value_name = "all|none|NAME", default_value = "all")]
+    probes: Vec<Arc<str>>,
     #[command(flatten)]
     map_args: MapArgs,
     #[command(flatten)]
@@ -60,7 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     let options = args.pass_args.apply(args.model_args.options());
     let options = args.map_args.apply(options)?;
     let options = options.cancel(context.cancel.clone());
-    let options = args.dump_args.apply(options);
+    let options = args.dump_args.apply(options).probes(probes(&args.probes));
     let module = read_model(&args.model, &args.model_args, &options, &[])?;
     context.console.warnings(module.warnings());
     if args.emit == Emit::Import {
@@ -79,6 +84,15 @@ pub fn run(args: &Args, context: &Context) -> Outcome {
     context.console.compiled(&compiled);
     note_weights(args, &compiled.module, context);
     console::write(args.to(), &compiled.module.print())
+}
+
+/// What `--probes` says.
+fn probes(names: &[Arc<str>]) -> Probes {
+    match names {
+        [name] if &**name == "all" => Probes::All,
+        [name] if &**name == "none" => Probes::None,
+        names => Probes::Named(names.iter().cloned().collect()),
+    }
 }
 
 impl Args {

@@ -145,7 +145,7 @@ fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Eval(args) => eval::run(&args, context),
         Command::Compile(args) => compile::run(&args, context),
         Command::Run(args) => run::run(&args, context),
-        Command::Asm(args) => asm::asm(&args, &context),
+        Command::Asm(args) => asm::asm(&args, context),
         Command::Dis(args) => asm::dis(&args),
         Command::Check(args) => check::run(&args, context),
         Command::Test(args) => test::run(&args, context),

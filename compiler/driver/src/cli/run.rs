@@ -9,8 +9,8 @@ use dojoc::program::{
     CoreAddress, Executable, Instance, LoadOptions, RunOptions, RunResult, Stats, kernels,
 };
 use dojoc::{
-    CompiledProgram, Diagnostic, Diagnostics, NamedTensor, NamedTensors, Result, Run, Signature,
-    Target, Tensor, codes,
+    CompiledProgram, Diagnostic, Diagnostics, NamedTensor, NamedTensors, Probes, Result, Run,
+    Signature, Target, Tensor, codes,
 };
 use dojoc_ir::program::TensorKind;
 use serde_json::{Value, json};
@@ -29,8 +29,9 @@ use super::{Context, Outcome, batch, console, inputs};
 #[command(
     after_help = "Tensor files: .npy, .npz, .pb (ONNX TensorProto), .safetensors, or a folder \
                         of input_0.pb, input_1.pb...; FILE.npz:KEY is one array of an archive.\n\
-                        A --probe that the program does not declare shows buffers as calls leave them, core by core: \
-                        NAME@CHIP-ROW-COLUMN, or NAME:SEGMENT.BUFFER@... where NAME stands for several buffers. \
+                        A --probe of a model or of what was compiled from one is the tensor of that name, or the results \
+                        of that op. In assembly, one that the program does not declare shows buffers as calls leave them, \
+                        core by core: NAME@CHIP-ROW-COLUMN, or NAME:SEGMENT.BUFFER@... where NAME stands for several buffers. \
                         Elements that a call neither found nor wrote are 0.\n\
                         Results do not depend on --threads and --kernels."
 )]
@@ -55,7 +56,7 @@ pub struct Args {
     /// Where to write outputs and probes: an .npz or .safetensors file, or a folder for .npy files.
     #[arg(short, long, value_name = "F.npz|DIR")]
     output: Option<PathBuf>,
-    /// Also show (and write) a value inside: a declared probe, the name of an op of the model, or a
+    /// Also show (and write) a value inside: a value or an op of the model, a declared probe, or a
     /// buffer SEGMENT.BUFFER. The n-th of several values is called NAME.n.
     #[arg(long, value_name = "NAME")]
     probe: Vec<Arc<str>>,
@@ -264,8 +265,8 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     let mut options = args.pass_args.apply(args.model_args.options());
     options = args.map_args.apply(options)?.cancel(context.cancel.clone());
     options = args.dump_args.apply(options);
-    for name in &args.probe {
-        options = options.probe(name);
+    if args.probe.is_empty() {
+        options = options.probes(Probes::None);
     }
     let given: Vec<NamedTensor> = (loaded.iter())
         .map(|l| NamedTensor {
@@ -286,6 +287,7 @@ fn subject(args: &Args, loaded: &[Loaded], context: &Context) -> Result<Subject>
     );
     dumps.finish()?;
     let compiled = compiled?;
+    compiled.check_probes(&module, &args.probe)?;
     Ok(Subject {
         executable: compiled.executable.clone(),
         target,

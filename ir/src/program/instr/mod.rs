@@ -194,6 +194,28 @@ impl Stmt {
             | Self::Loop { .. } => &[],
         }
     }
+
+    /// The same, to be changed.
+    pub fn operands_mut(&mut self) -> &mut [Ref] {
+        match self {
+            Self::Compute { operands, .. } => operands,
+            Self::Post { slot, .. } | Self::Receive { slot, .. } | Self::Relay { slot, .. } => {
+                std::slice::from_mut(slot)
+            }
+            Self::Send { from, .. } | Self::DramStore { from, .. } | Self::Count { from, .. } => {
+                std::slice::from_mut(from)
+            }
+            Self::DramLoad { to, .. } => std::slice::from_mut(to),
+            Self::View(_)
+            | Self::Signal(_)
+            | Self::Wait(_)
+            | Self::DramBegin(_)
+            | Self::DramCommit(_)
+            | Self::DramAcquire { .. }
+            | Self::DramRelease { .. }
+            | Self::Loop { .. } => &mut [],
+        }
+    }
 }
 
 /// Whether an instruction reads or writes an operand.

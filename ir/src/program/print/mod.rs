@@ -1,9 +1,10 @@
 //! The text form of a program: assembly.
 //!
 //! The syntax is that of all levels (GRAMMAR.md); this page gives the words of this one. Reading
-//! back what was printed gives an equal program: tables are in the order of the text, and views and
-//! registers in the order of their definitions. Printing never fails: what does not exist prints as
-//! `?`.
+//! back what was printed gives an equal program: tables are in the order of the text, views and
+//! registers in the order of their definitions, locations in that of their first mention
+//! ([`Program::number`] brings a program into this order). Printing never fails: what does not exist
+//! prints as `?`.
 //!
 //! ```text
 //! dojo program 1

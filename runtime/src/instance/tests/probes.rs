@@ -212,6 +212,58 @@ fn calls_that_write_nothing_have_no_value() {
     }
 }
 
+/// What brings the operands of an op, and temporaries, are not its results.
+#[test]
+fn results_without_staging() {
+    let text = RING
+        .replace("probe @sum : f32[4, 8] = [{on = @four, at = 0, slice = [[i, 1], [0, 8]]}] loc(\"Sum_1\")\n", "")
+        .replace(
+            "segment @alone() {",
+            r#"segment @bring() {
+    %to = buffer {at = 256} : f32[8] loc("Neg_1")
+    %from = buffer {at = 0, role = "in"} : f32[8]
+    vector ({ ^() copy %to, %from loc("Sum") })
+  }
+  segment @alone() {"#,
+        )
+        .replace("mul %flat, %flat {value = -1.0} loc(\"Neg_1\")", "mul %flat, %flat {value = -1.0} loc(\"Sum\")")
+        .replace(
+            "call @layer {on = @four, row = [%l]}",
+            "call @bring {on = @four, row = []} call @layer {on = @four, row = [%l]}",
+        );
+    let x = states();
+    let after = |l: usize, core: usize| x[l + 1][core].to_vec();
+    let mut values = expected("Sum", &[8], after);
+    // Only moved: it is what there is. A buffer by its own name is always meant.
+    let before = |l: usize, core: usize| x[l][core].to_vec();
+    values.extend(expected("Neg_1", &[8], before));
+    values.extend(expected("bring.to", &[8], before));
+    for result in runs(&program(&text), "main", &["Sum", "Neg_1", "bring.to"]) {
+        assert_eq!(result.probes, values);
+    }
+}
+
+/// Inputs and outputs are values too; an output by its own name is among the outputs.
+#[test]
+fn inputs_and_outputs_by_name() {
+    let text = RING.replace(
+        "output @y : f32[4, 8] = [{on = @four, at = 0, slice = [[i, 1], [0, 8]]}]",
+        "output @y : f32[4, 8] = [{on = @four, at = 0, slice = [[i, 1], [0, 8]]}] loc(\"Last_1\")",
+    );
+    for result in runs(&program(&text), "main", &["x", "y", "Last_1"]) {
+        let named = |name: &str, value: &Tensor| ProbeValues {
+            name: name.into(),
+            core: None,
+            values: vec![value.clone()],
+        };
+        let expected = [
+            named("x", &input()[0].1),
+            named("Last_1", &result.outputs[0].1),
+        ];
+        assert_eq!(result.probes, expected);
+    }
+}
+
 /// A declared probe says how the parts of an op's value are put together.
 #[test]
 fn declared_probes_by_the_names_of_ops() {
@@ -255,19 +307,19 @@ fn names_that_stand_for_nothing() {
     });
     assert_eq!(fast, sanitized);
     insta::assert_snapshot!(fast.join("\n"), @r"
-    D0722: the program has no probe, source name or buffer `Add_2`
-      note: its probes: @sum
+    D0722: the program has no value, source name or buffer `Add_2`
+      note: it has @x, @sum, @y
       note: `dojoc dis` shows source names and buffers, which are SEGMENT.BUFFER here
       help: did you mean `Add_1`?
-    D0722: the program has no probe, source name or buffer `layer`
-      note: its probes: @sum
+    D0722: the program has no value, source name or buffer `layer`
+      note: it has @x, @sum, @y
       note: `dojoc dis` shows source names and buffers, which are SEGMENT.BUFFER here
       help: did you mean `layer.h` or `layer.x` or `layer.got` or `layer.packed` or `layer.partly`?
     D0722: nothing of `Send_1` is written to SRAM
-      note: its probes: @sum
+      note: it has @x, @sum, @y
       note: `dojoc dis` shows source names and buffers, which are SEGMENT.BUFFER here
-    D0722: the program has no probe, source name or buffer `nothing at all like it`
-      note: its probes: @sum
+    D0722: the program has no value, source name or buffer `nothing at all like it`
+      note: it has @x, @sum, @y
       note: `dojoc dis` shows source names and buffers, which are SEGMENT.BUFFER here
     D0722: entry @main does not run the code that computes `Alone_1`
     D0722: entry @other does not run the code that computes `layer.x`
