@@ -53,14 +53,18 @@ pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
 /// Bytes that are taken, with the first byte at which something else may begin.
 type Bytes = (u64, u64);
 
-/// Periods into which the time of [`Taken`] is divided.
+/// Periods into which the time of [`Taken`] is divided at most.
 const PERIODS: usize = 1024;
 
 /// Bytes that are taken for a while.
 struct Taken {
     /// The whole time.
     time: Range<usize>,
-    /// What is always taken, ascending; neighbours are one piece.
+    /// Steps of a period.
+    width: usize,
+    /// What is taken at any time.
+    ever: Vec<Bytes>,
+    /// What is always taken.
     always: Vec<Bytes>,
     /// What else is taken in each period, by address, and when.
     periods: Vec<Vec<(Bytes, Range<usize>)>>,
@@ -68,63 +72,65 @@ struct Taken {
 
 impl Taken {
     fn new(time: Range<usize>) -> Self {
+        let width = time.len().div_ceil(PERIODS).max(1);
         Self {
-            time,
+            ever: vec![],
             always: vec![],
-            periods: vec![vec![]; PERIODS],
+            periods: vec![vec![]; time.len().div_ceil(width)],
+            width,
+            time,
         }
     }
 
     /// The periods that a life is in.
     fn periods(&self, live: &Range<usize>) -> Range<usize> {
-        let width = self.time.len().div_ceil(PERIODS).max(1);
         let (first, last) = (live.start - self.time.start, live.end - self.time.start);
-        first / width..last.div_ceil(width)
+        first / self.width..last.div_ceil(self.width)
     }
 
-    fn insert(&mut self, (start, end): Bytes, live: Range<usize>) {
+    fn insert(&mut self, bytes: Bytes, live: Range<usize>) {
+        add(&mut self.ever, bytes);
         if live == self.time {
-            // Nothing ever lies between two that are always there.
-            let next = self.always.partition_point(|(s, _)| *s < start);
-            let behind = self.always.get(next).filter(|(s, _)| *s == end);
-            let end = behind.map_or(end, |(_, e)| *e);
-            let merged = next..next + usize::from(behind.is_some());
-            match next.checked_sub(1).map(|before| self.always[before]) {
-                Some((first, e)) if e == start => {
-                    self.always.splice(next - 1..merged.end, [(first, end)]);
-                }
-                _ => {
-                    self.always.splice(merged, [(start, end)]);
-                }
-            }
+            add(&mut self.always, bytes);
             return;
         }
         for period in self.periods(&live) {
             let taken = &mut self.periods[period];
-            let at = taken.partition_point(|(bytes, _)| *bytes < (start, end));
-            taken.insert(at, ((start, end), live.clone()));
+            let at = taken.partition_point(|(other, _)| *other < bytes);
+            taken.insert(at, (bytes, live.clone()));
         }
     }
 
     /// What is taken at some time of a life, ascending.
     fn during(&self, live: &Range<usize>) -> impl Iterator<Item = Bytes> {
-        let periods = &self.periods[self.periods(live)];
-        let there = periods.iter().flatten();
+        let (all, periods) = match *live == self.time {
+            true => (&self.ever, 0..0),
+            false => (&self.always, self.periods(live)),
+        };
+        let sorted = periods.len() <= 1;
+        let there = self.periods[periods].iter().flatten();
         let there = there.filter(|(_, l)| l.start < live.end && live.start < l.end);
         let mut there: Vec<Bytes> = there.map(|(bytes, _)| *bytes).collect();
-        if periods.len() > 1 {
+        if !sorted {
             there.sort_unstable();
         }
-        let (mut always, mut there) = (
-            self.always.iter().copied().peekable(),
-            there.into_iter().peekable(),
-        );
-        std::iter::from_fn(move || match (always.peek(), there.peek()) {
+        let (mut all, mut there) = (all.iter().copied().peekable(), there.into_iter().peekable());
+        std::iter::from_fn(move || match (all.peek(), there.peek()) {
             (Some(a), Some(b)) if b < a => there.next(),
             (None, _) => there.next(),
-            _ => always.next(),
+            _ => all.next(),
         })
     }
+}
+
+/// Adds bytes to a list of pieces, ascending, of which those that meet or touch become one.
+fn add(list: &mut Vec<Bytes>, (mut start, mut end): Bytes) {
+    let first = list.partition_point(|(_, e)| *e < start);
+    let met = list[first..].partition_point(|(s, _)| *s <= end);
+    for (s, e) in &list[first..first + met] {
+        (start, end) = (start.min(*s), end.max(*e));
+    }
+    list.splice(first..first + met, [(start, end)]);
 }
 
 #[cfg(test)]
@@ -146,9 +152,12 @@ mod tests {
                 .map(|_| {
                     let start = next(30) as usize;
                     let end = start + 1 + next(8) as usize;
+                    let live = start * scale..end * scale - next(scale as u64) as usize;
+                    // Some are always there.
+                    let always = next(4) == 0;
                     Item {
                         bytes: next(1000),
-                        live: start * scale..end * scale - next(scale as u64) as usize,
+                        live: if always { 0..40 * scale } else { live },
                     }
                 })
                 .collect();

@@ -1,6 +1,6 @@
 //! Shards of tensors: inside the tensor and the memory, complete, and apart from each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::super::{
@@ -17,7 +17,7 @@ use crate::types::DType;
 
 pub(super) fn check(cx: &mut Context<'_>) {
     let program = cx.program;
-    let (mut spans, mut known) = (Vec::new(), Known::new());
+    let (mut spans, mut known) = (Vec::new(), Known::default());
     for (id, tensor) in program.tensors.iter() {
         recipe(cx, id, tensor);
         let dims = dim_values(cx, Place::Tensor(id), &dims_of(tensor));
@@ -223,9 +223,26 @@ struct Pieces {
     fixed: bool,
 }
 
-/// Sound shards of some type and extents, for values of run parameters, with a constant address left
-/// out: equal layers have their weights at other addresses. With whether replicas count.
-type Known = HashMap<(DType, Vec<i64>, Vec<i64>, Shard, bool), (i64, Pieces)>;
+/// Shards of a tensor with constant addresses left out: equal layers differ in them alone.
+#[derive(PartialEq, Eq, Hash)]
+struct Form {
+    dtype: DType,
+    shape: Vec<i64>,
+    /// Values of run parameters.
+    dims: Vec<i64>,
+    shards: Vec<Shard>,
+    /// Whether they must be apart.
+    disjoint: bool,
+}
+
+/// What was found sound.
+#[derive(Default)]
+struct Known {
+    /// The pieces of a shard, with its address.
+    pieces: HashMap<Form, (i64, Pieces)>,
+    /// Shards that make up a tensor.
+    covers: HashSet<Form>,
+}
 
 /// The same shard at address 0, and its address if that is a constant.
 fn at_zero(shard: &Shard) -> (Shard, Option<i64>) {
@@ -253,8 +270,14 @@ fn pieces(
     let replicas = matches!(tensor.kind, TensorKind::Output);
     let (zero, address) = at_zero(shard);
     let (_, limit, _) = memory(cx, shard);
-    let key = (tensor.dtype, shape.to_vec(), dims.to_vec(), zero, replicas);
-    if let (Some((before, pieces)), Some(address)) = (known.get(&key), address)
+    let key = Form {
+        dtype: tensor.dtype,
+        shape: shape.to_vec(),
+        dims: dims.to_vec(),
+        shards: vec![zero],
+        disjoint: replicas,
+    };
+    if let (Some((before, pieces)), Some(address)) = (known.pieces.get(&key), address)
         && let Some(moved) = address.checked_sub(*before)
         && moved % tensor.dtype.bytes() as i64 == 0
     {
@@ -311,7 +334,7 @@ fn pieces(
         fixed,
     };
     if let Some(address) = address {
-        known.insert(key, (address, found.clone()));
+        known.pieces.insert(key, (address, found.clone()));
     }
     Some(found)
 }
@@ -331,7 +354,17 @@ fn placed(
         ));
         return false;
     };
-    let complete = !matches!(tensor.kind, TensorKind::Input | TensorKind::Weight(_));
+    let disjoint = matches!(tensor.kind, TensorKind::Output);
+    let zeros = tensor.shards.iter().map(|shard| at_zero(shard).0);
+    let form = Form {
+        dtype: tensor.dtype,
+        shape: shape.clone(),
+        dims: dims.to_vec(),
+        shards: zeros.collect(),
+        disjoint,
+    };
+    let partial = matches!(tensor.kind, TensorKind::Input | TensorKind::Weight(_));
+    let complete = !partial && !known.covers.contains(&form);
     let mut parts: Vec<Part> = Vec::new();
     for (number, shard) in tensor.shards.iter().enumerate() {
         let Some(found) = pieces(cx, known, (id, number), &shape, dims) else {
@@ -356,9 +389,11 @@ fn placed(
     if !complete {
         return true;
     }
-    let disjoint = matches!(tensor.kind, TensorKind::Output);
     match cover(&shape, parts, disjoint) {
-        Ok(()) => true,
+        Ok(()) => {
+            known.covers.insert(form);
+            true
+        }
         Err(Fault::Gap(at)) => {
             cx.report(bad(id, format!("no shard holds element {at:?}")));
             false

@@ -1,12 +1,12 @@
 //! Sets of bytes.
 
-use std::collections::BTreeMap;
-
 /// A set of bytes as disjoint half-open ranges that do not touch.
+///
+/// There are few of them, so a sorted list is searched and changed faster than a tree.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Ranges {
-    /// By first byte: the byte behind the last.
-    map: BTreeMap<i64, i64>,
+    /// Ascending.
+    list: Vec<(i64, i64)>,
 }
 
 impl Ranges {
@@ -15,25 +15,19 @@ impl Ranges {
         if low >= high {
             return;
         }
-        let (mut low, mut high) = (low, high);
-        if let Some((start, end)) = self.map.range(..=low).next_back()
-            && *end >= low
-        {
-            if *end >= high {
-                return;
-            }
-            low = *start;
+        let first = self.list.partition_point(|(_, end)| *end < low);
+        let met = self.list[first..].partition_point(|(start, _)| *start <= high);
+        if met == 0 {
+            self.list.insert(first, (low, high));
+            return;
         }
-        // What follows and meets it becomes a part of it.
-        while let Some((start, end)) = self.map.range(low..=high).next_back() {
-            let (start, end) = (*start, *end);
-            high = high.max(end);
-            if start == low {
-                break;
-            }
-            self.map.remove(&start);
+        // What it meets becomes a part of it.
+        let end = self.list[first + met - 1].1.max(high);
+        let range = &mut self.list[first];
+        *range = (range.0.min(low), end);
+        if met > 1 {
+            self.list.drain(first + 1..first + met);
         }
-        self.map.insert(low, high);
     }
 
     /// Takes `low..high` away.
@@ -41,37 +35,34 @@ impl Ranges {
         if low >= high {
             return;
         }
-        while let Some((start, end)) = self.map.range_mut(..high).next_back() {
-            let (first, last) = (*start, *end);
-            if last <= low {
-                return;
-            }
-            if first < low {
-                *end = low;
-            } else {
-                self.map.remove(&first);
-            }
-            if last > high {
-                self.map.insert(high, last);
-            }
+        let first = self.list.partition_point(|(_, end)| *end <= low);
+        let met = self.list[first..].partition_point(|(start, _)| *start < high);
+        if met == 0 {
+            return;
         }
+        let (start, end) = (self.list[first].0, self.list[first + met - 1].1);
+        let below = (start < low).then_some((start, low));
+        let above = (end > high).then_some((high, end));
+        self.list
+            .splice(first..first + met, below.into_iter().chain(above));
     }
 
     /// Whether a byte of `low..high` is in the set.
     pub(super) fn meets(&self, low: i64, high: i64) -> bool {
-        let before = self.map.range(..high).next_back();
-        low < high && before.is_some_and(|(_, end)| *end > low)
+        let next = self.list.partition_point(|(_, end)| *end <= low);
+        low < high && self.list.get(next).is_some_and(|(start, _)| *start < high)
     }
 
     /// The first bytes of `low..high` that are not in the set.
     pub(super) fn gap(&self, low: i64, high: i64) -> Option<(i64, i64)> {
-        let before = self.map.range(..=low).next_back();
-        let start = before.map_or(low, |(_, end)| low.max(*end));
-        if start >= high {
-            return None;
-        }
-        let next = self.map.range(start..high).next();
-        Some((start, next.map_or(high, |(start, _)| *start)))
+        let next = self.list.partition_point(|(_, end)| *end <= low);
+        let mut rest = self.list[next..].iter().copied().peekable();
+        let start = match rest.next_if(|(start, _)| *start <= low) {
+            Some((_, end)) => end,
+            None => low,
+        };
+        let end = rest.peek().map_or(high, |(start, _)| high.min(*start));
+        (start < high).then_some((start, end))
     }
 }
 
@@ -93,14 +84,14 @@ mod tests {
                 false => ranges.remove(low, high),
             }
             bytes[low as usize..high as usize].fill(there);
-            let mut expected = BTreeMap::new();
+            let mut expected = Vec::new();
             for at in 0..40 {
                 if bytes[at] && (at == 0 || !bytes[at - 1]) {
                     let end = bytes[at..].iter().position(|b| !b);
-                    expected.insert(at as i64, end.map_or(40, |n| (at + n) as i64));
+                    expected.push((at as i64, end.map_or(40, |n| (at + n) as i64)));
                 }
             }
-            assert_eq!(ranges.map, expected);
+            assert_eq!(ranges.list, expected);
             let (low, high) = (rng.random_range(0..20), rng.random_range(20..40));
             let gap = (low..high).find(|at| !bytes[*at as usize]).map(|start| {
                 let end = (start..high).find(|at| bytes[*at as usize]);
