@@ -16,7 +16,7 @@ impl Ranges {
             return;
         }
         let first = self.list.partition_point(|(_, end)| *end < low);
-        let met = self.list[first..].partition_point(|(start, _)| *start <= high);
+        let met = self.met(first, |start| start <= high);
         if met == 0 {
             self.list.insert(first, (low, high));
             return;
@@ -36,7 +36,7 @@ impl Ranges {
             return;
         }
         let first = self.list.partition_point(|(_, end)| *end <= low);
-        let met = self.list[first..].partition_point(|(start, _)| *start < high);
+        let met = self.met(first, |start| start < high);
         if met == 0 {
             return;
         }
@@ -45,6 +45,12 @@ impl Ranges {
         let above = (end > high).then_some((high, end));
         self.list
             .splice(first..first + met, below.into_iter().chain(above));
+    }
+
+    /// How many ranges from `first` on start early enough: mostly none or one.
+    fn met(&self, first: usize, early: impl Fn(i64) -> bool) -> usize {
+        let rest = self.list[first..].iter();
+        rest.take_while(|(start, _)| early(*start)).count()
     }
 
     /// Whether a byte of `low..high` is in the set.
