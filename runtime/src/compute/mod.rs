@@ -22,8 +22,10 @@ use dojoc_ir::types::DType;
 
 use crate::kernels::{self, Kernels};
 
-/// A view with what is asked of it again and again, computed once.
+/// A view with what is asked of it again and again, computed once. All threads read it, so that it
+/// must not share a cache line with what one of them writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Layout {
     /// The view.
     pub view: ViewType,

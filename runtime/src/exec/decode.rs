@@ -57,8 +57,9 @@ pub(super) struct DynamicShape {
     pub memo: u32,
 }
 
-/// An operand.
+/// An operand. Aligned like [`Compute`].
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Operand {
     /// The buffer, whose address a call knows.
     pub buffer: u32,
@@ -67,8 +68,10 @@ pub(super) struct Operand {
     pub shape: Shape,
 }
 
-/// A compute instruction.
+/// A compute instruction. All workers read it all the time, so that it must not share a cache line
+/// with what one of them writes.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Compute {
     pub instr: Instr,
     /// The operands that are written come first.

@@ -86,6 +86,8 @@ pub struct Executor {
     account: Arc<Account>,
     store: Store,
     kits: Vec<Kit>,
+    /// Cores per worker in the last run: their blocks come from its pool and go back to it.
+    share: usize,
     /// Kept bytes of cores as they were when the run began.
     saved: Vec<(u32, Sram)>,
     limit: u64,
@@ -123,6 +125,7 @@ impl Executor {
             sender_dims: Vec::new(),
             dram: Dram::new(&program, &account),
             kits: vec![Kit::new(Pool::new(&account))],
+            share: map.len().max(1),
             program,
             map,
             segments,
@@ -201,6 +204,7 @@ impl Executor {
                     workers,
                 )
             });
+            self.share = shared.share;
             let mut rest = self.cores.as_mut_slice();
             let mut first = 0;
             let mut team = Vec::new();
@@ -237,6 +241,11 @@ impl Executor {
         });
         error.map_or(Ok(stats), |error| Err(error.into()))
     }
+}
+
+/// Whose pool serves a core.
+fn kit_of(core: usize, share: usize) -> usize {
+    core / share
 }
 
 impl ReadMemory for Executor {
@@ -278,8 +287,9 @@ impl Memory for Executor {
         if len == 0 {
             return Ok(());
         }
+        let kit = kit_of(number, self.share);
         let core = &mut self.cores[number];
-        let pool = &mut self.kits[0].pool;
+        let pool = &mut self.kits[kit].pool;
         let size = layout.view.dtype.bytes() as usize;
         if layout.elements * size == len as usize {
             // No gaps: what other cores have been given already is shared.
@@ -366,8 +376,8 @@ impl Engine for Executor {
         probes: Option<&dyn ProbeSink>,
     ) -> Result<Stats, Diagnostics> {
         let result = self.work(entry, (dims, options), probes);
-        let pool = &mut self.kits[0].pool;
-        for core in &mut self.cores {
+        for (number, core) in self.cores.iter_mut().enumerate() {
+            let pool = &mut self.kits[kit_of(number, self.share)].pool;
             core.active = None;
             core.ready = 0;
             core.queued = false;
@@ -379,17 +389,19 @@ impl Engine for Executor {
     }
 
     fn end(&mut self, keep: bool) {
-        let pool = &mut self.kits[0].pool;
         let saved = std::mem::take(&mut self.saved);
         let nothing = Intervals::default();
-        for core in &mut self.cores {
+        for (number, core) in self.cores.iter_mut().enumerate() {
+            let pool = &mut self.kits[kit_of(number, self.share)].pool;
             match &core.keep {
                 Some(intervals) if keep => core.sram.retain(intervals, pool),
                 _ => core.sram.retain(&nothing, pool),
             }
         }
         for (number, mut sram) in saved {
-            let core = &mut self.cores[number as usize];
+            let number = number as usize;
+            let pool = &mut self.kits[kit_of(number, self.share)].pool;
+            let core = &mut self.cores[number];
             if !keep {
                 std::mem::swap(&mut core.sram, &mut sram);
             }
