@@ -400,13 +400,13 @@ impl<'a> Run<'a> {
             .validate
             .clone()
             .map(|validation| Validator::new(validation, &module));
-        module = module.compacted();
+        module = module.compact();
         for pass in passes {
             module = self.step(pass, module)?;
             let changed = self.stats.last().is_none_or(|stats| stats.changes > 0);
             if changed {
                 // Passes leave behind what they no longer need; nothing of that is reachable.
-                module = module.compacted();
+                module = module.compact();
             }
             let (Some(validator), true) = (&mut validator, changed) else {
                 continue;

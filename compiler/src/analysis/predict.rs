@@ -21,7 +21,7 @@ mod call;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ use dojoc_ir::program::{
 use dojoc_ir::types::DType;
 
 use call::{CallCost, Facts, call_cost};
+use foldhash::{HashMap, HashMapExt as _};
 
 /// Iterations of a repeat that are followed.
 const ITERATIONS: u64 = 4;

@@ -1,9 +1,8 @@
 //! Formulas for numbers that differ from core to core.
 
-use std::collections::HashMap;
-
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::program::{Coordinate, IndexExpr, IndexNode, Table, TableId};
+use foldhash::HashMap;
 
 /// Nested sums that are looked for.
 const MAX_DEPTH: usize = 4;

@@ -1,6 +1,6 @@
 //! Building a program: regions, families, segments and locations, equal ones once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use dojoc_ir::program::{
     Affine, BufferId, CoreBox, Family, FamilyId, IndexExpr, LocId, MachineRef, Program, Region,
     RegionId, Route, RouteRule, Segment, SegmentId, Span, Step, Var,
 };
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::Unsupported;
 use super::compute::{PhaseCode, PhaseKey};

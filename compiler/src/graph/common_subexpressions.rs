@@ -11,7 +11,7 @@
 //! Where both have a name the first keeps its own and the other is lost; outputs keep theirs.
 //!
 //! Before: verified. After: no region has two equal nodes. Weights and operands no longer used are
-//! left to `dead-code`. Cost: n log n comparisons of nodes; of inline weights also of bytes.
+//! left to `dead-code`. Cost: a hash of each node; comparisons of inline weights, also of bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use dojoc_ir::graph::{
 };
 use dojoc_ir::ops::Op;
 use dojoc_ir::types::Type;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::edit::{forget_names, rewrite};
 use crate::pass::{Effect, Pass, PassCx};
@@ -36,7 +37,7 @@ pub const PASS: Pass<Module> = Pass {
 };
 
 /// A node in terms that are equal for equal nodes.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash)]
 struct NodeKey {
     op: Op,
     args: Vec<Local>,
@@ -44,7 +45,7 @@ struct NodeKey {
     results: Vec<Type>,
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash)]
 struct RegionKey {
     params: Vec<Type>,
     nodes: Vec<NodeKey>,
@@ -52,7 +53,7 @@ struct RegionKey {
 }
 
 /// A value as a region sees it.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash)]
 enum Local {
     /// Of the region in which equal nodes are sought.
     Value(ValueId),
@@ -66,15 +67,14 @@ fn run(mut module: Module, cx: &mut PassCx<'_>) -> Result<Module, Diagnostics> {
     merge_weights(&mut module, cx);
     let mut current = None;
     // Tables of the regions being walked: a region is walked within its owner's.
-    let mut known: BTreeMap<(Arc<str>, RegionId), BTreeMap<NodeKey, NodeId>> = BTreeMap::new();
+    let mut known: HashMap<RegionId, HashMap<NodeKey, NodeId>> = HashMap::new();
     rewrite(module, cx, &mut |e, node, cx| {
-        let function = e.func.name.clone();
-        if current.as_ref() != Some(&function) {
+        if current.as_ref() != Some(&e.func.name) {
             known.clear();
-            current = Some(function.clone());
+            current = Some(e.func.name.clone());
         }
         let key = node_key(&e.func, node, &BTreeMap::new());
-        let table = known.entry((function, e.region())).or_default();
+        let table = known.entry(e.region()).or_default();
         if let Some(first) = table.get(&key) {
             if cx.spend() {
                 let results = e.func.nodes[*first].results.clone();

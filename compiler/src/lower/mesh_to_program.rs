@@ -1,6 +1,6 @@
 //! MESH to PROGRAM: tensors, one call for each phase, the entry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc};
@@ -9,6 +9,7 @@ use dojoc_ir::machine::Machine;
 use dojoc_ir::mesh::{Module, Schedule};
 use dojoc_ir::program::{Entry, Home, IndexExpr, Program, Shard, Step, TensorId, TensorKind};
 use dojoc_ir::tiled::{Body, Function, Layout, Stmt, ValueDef, ValueId};
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;

@@ -1,6 +1,6 @@
 //! TILED to MESH: places, flows, addresses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::mesh::{Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, RouteRule, dense_strides};
 use dojoc_ir::tiled::{
-    FuncId, Function, Layout, Module, StepRule, Stmt, ValueDef, ValueId, coalesced,
+    FuncId, Function, Layout, Module, Reshard, StepRule, Stmt, ValueDef, ValueId, coalesced,
 };
 use dojoc_ir::types::DType;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::memory::Memory;
 use super::{phases, refused, unsupported};
@@ -80,6 +81,31 @@ impl<'m> Placer<'m> {
         }
         Ok(schedules)
     }
+
+    /// The exchange of a reshard.
+    fn exchange(
+        &mut self,
+        module: &Module,
+        function: &Function,
+        reshard: &Reshard,
+    ) -> Result<Arc<Exchange>, Diagnostics> {
+        let layouts = [reshard.input, reshard.output].map(|v| &function.values[v].layout);
+        let key = (layouts[0].clone(), layouts[1].clone());
+        if let Some(found) = self.exchanges.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = exchange(&module.grids, layouts[0], layouts[1]).map_err(|cause| {
+            let message = format!("{cause}");
+            let diagnostic = Diagnostic::new(NO_EXCHANGE, Kind::Unsupported, message);
+            match &reshard.loc {
+                Some(loc) => diagnostic.at(dojoc_ir::diag::Place::Node(loc.clone())),
+                None => diagnostic,
+            }
+        })?;
+        let found = Arc::new(found);
+        self.exchanges.insert(key, found.clone());
+        Ok(found)
+    }
 }
 
 fn schedule(
@@ -98,40 +124,17 @@ fn schedule(
     if check != Check::Whole {
         assign(module, function, &mut schedule, &[], (machine, check))?;
     }
-    for (at, stmt) in body.stmts.iter().enumerate() {
-        let Stmt::Reshard(reshard) = stmt else {
-            continue;
-        };
-        let layouts = [reshard.input, reshard.output].map(|v| function.values[v].layout.clone());
-        let key = (layouts[0].clone(), layouts[1].clone());
-        let found = match placer.exchanges.get(&key) {
-            Some(found) => found.clone(),
-            None => {
-                let found = exchange(&module.grids, &layouts[0], &layouts[1]).map_err(|cause| {
-                    let message = format!("{cause}");
-                    let diagnostic = Diagnostic::new(NO_EXCHANGE, Kind::Unsupported, message);
-                    Diagnostics::from(match &reshard.loc {
-                        Some(loc) => diagnostic.at(dojoc_ir::diag::Place::Node(loc.clone())),
-                        None => diagnostic,
-                    })
-                })?;
-                let found = Arc::new(found);
-                placer.exchanges.insert(key, found.clone());
-                found
-            }
-        };
-        schedule.exchanges.push((at, found));
-    }
     borders(function, &mut schedule)?;
     // Addresses do not change the code.
     let mut needs: Vec<(usize, u64)> = vec![];
     let last_uses = LastUses::of(body);
+    let live = live_bytes(body.stmts.len(), &schedule);
     for range in phases(body) {
         let bytes = match &body.stmts[range.start] {
             Stmt::Reshard(reshard) => {
-                let Some(exchange) = schedule.exchange(range.start) else {
-                    continue;
-                };
+                let exchange = placer.exchange(module, function, reshard)?;
+                schedule.exchanges.push((range.start, exchange.clone()));
+                let exchange = &*exchange;
                 let of = |v: ValueId| Side {
                     layout: &function.values[v].layout,
                     storage: &schedule.storage[&v],
@@ -167,10 +170,32 @@ fn schedule(
                 phase.map_err(|e| refused(&e))?.scratch_bytes()
             }
         };
+        // Whatever the addresses: the rest need not be known where only this is asked.
+        let least = live[range.start].saturating_add(bytes);
+        if check == Check::Early && least > machine.core_sram_bytes() {
+            return Err(Failure::Full(least));
+        }
         needs.push((range.start, bytes));
     }
     assign(module, function, &mut schedule, &needs, (machine, check))?;
     Ok(schedule)
+}
+
+/// Bytes of the values that live at each statement.
+fn live_bytes(stmts: usize, schedule: &Schedule) -> Vec<u64> {
+    let mut changes = vec![0i128; stmts + 2];
+    for storage in schedule.storage.values() {
+        if storage.alias.is_none() {
+            changes[storage.live.start.min(stmts)] += i128::from(storage.bytes);
+            changes[storage.live.end.min(stmts)] -= i128::from(storage.bytes);
+        }
+    }
+    let mut live = 0;
+    let totals = changes.iter().map(|change| {
+        live += change;
+        u64::try_from(live).unwrap_or(u64::MAX)
+    });
+    totals.collect()
 }
 
 /// The phase that a statement is in.

@@ -1,6 +1,5 @@
 //! The TILED function of a choice.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use dojoc_ir::attr::Number;
@@ -11,6 +10,7 @@ use dojoc_ir::tiled::{
     Body, BodyId, Function, GridId, Group, Layout, Reshard, Split, Step, StepRule, Stmt, Value,
     ValueDef, ValueId, result_layout,
 };
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::choose::Choice;
 use super::grids::Grids;

@@ -1,6 +1,6 @@
 //! The search: nodes in order, a few best states, each a choice of layouts for the live values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics};
@@ -9,6 +9,7 @@ use dojoc_ir::graph::ValueId;
 use dojoc_ir::machine::Machine;
 use dojoc_ir::tiled::{Layout, result_layout};
 use dojoc_ir::types::Type;
+use foldhash::HashMap;
 
 use super::candidates::{self, Candidate};
 use super::grids::Grids;

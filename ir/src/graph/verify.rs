@@ -12,9 +12,10 @@
 //!   state is aliased twice;
 //! - symbols have the bounds that the module declares; ranks and sizes can be addressed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashSet, HashSetExt as _};
 use rayon::prelude::*;
 
 use super::parse::MAX_DEPTH;

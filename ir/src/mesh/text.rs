@@ -1,7 +1,9 @@
 //! What printer and parser of the text form share.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Exchange, Flow, route};
 use crate::entity::PrimaryMap;

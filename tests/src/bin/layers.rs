@@ -10,6 +10,10 @@ use dojoc::{CompileOptions, Compiler, Module, Source, Target};
 use dojoc_ir::graph;
 use dojoc_tests::layers::{dense, transformer};
 
+/// As in the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A model of so many layers of such a width.
 type Make = fn(usize, u64) -> Result<graph::Module, String>;
 

@@ -22,6 +22,10 @@ use dojoc_ir::tensor::Tensor;
 use dojoc_tests::held_out::{HeldOut, Score};
 use serde_json::Value;
 
+/// As in the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Points or dB that a score may differ by.
 const SCORE: f64 = 0.5;
 

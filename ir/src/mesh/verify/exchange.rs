@@ -1,9 +1,11 @@
 //! That exchanges carry out their reshards: what every core gets is its block, each element once, and
 //! comes from cores that have it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::super::route::{Part, parts_of, storage_dims};
 use super::super::{Exchange, Flow, MAX_PEERS, Schedule};

@@ -6,8 +6,10 @@
 //! end does over the whole entry is a number: the position of its sequence in a table of distinct
 //! ones. So a million cores cost a few bytes each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::super::{
     Entry, EntryId, FamilyId, IndexEnv, IndexExpr, Place, Program, RegionId, SegmentId, Step, Stmt,
@@ -176,7 +178,7 @@ impl Table {
     fn new() -> Self {
         Self {
             list: vec![Seq::EMPTY],
-            index: HashMap::from([(Seq::EMPTY, 0)]),
+            index: HashMap::from_iter([(Seq::EMPTY, 0)]),
             joined: vec![BTreeMap::new()],
         }
     }

@@ -1,7 +1,8 @@
 //! The channels of families: who sends to whom.
 
-use std::collections::HashMap;
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::super::instr::Stmt;
 use super::super::{Family, FamilyId, IndexEnv, Place, RegionId};

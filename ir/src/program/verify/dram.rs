@@ -1,7 +1,9 @@
 //! DRAM regions: who may read and write an instance, and when.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::super::instr::Ref;
 use super::super::{Affine, DramId, DramRegion, EntryId, IndexEnv, Place, SegmentId, Step, Stmt};

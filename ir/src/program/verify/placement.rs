@@ -1,7 +1,9 @@
 //! Shards of tensors: inside the tensor and the memory, complete, and apart from each other.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::super::{
     Coordinate, DramId, Home, IndexEnv, IndexExpr, IndexNode, Place, RegionId, Shard, StateInit,

@@ -1,6 +1,8 @@
 //! Regions: every core exists, is alive and occurs once. And: is this the machine of the program?
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::super::{CoreBox, Place, RegionId, Span};
 use super::{Context, Violation, core_name};

@@ -1,7 +1,9 @@
 //! The distinct parameter rows with which segments are called.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use super::super::{
     Coordinate, EntryId, IndexEnv, IndexExpr, IndexNode, Place, Program, RegionId, SegmentId, Step,
@@ -51,6 +53,7 @@ pub struct RowClasses<'p> {
     program: &'p Program,
     calls: Vec<Call<'p>>,
     repeats: Vec<u64>,
+    /// Of calls with equal rows the first.
     of_segment: BTreeMap<SegmentId, Vec<u32>>,
     cache: Cache,
     parts: HashMap<Part<'p>, Rc<Vec<Row>>>,
@@ -120,6 +123,8 @@ impl<'p> RowClasses<'p> {
             errors: Vec::new(),
             reported: BTreeSet::new(),
         };
+        // A call with the same expressions on the same cores has no other rows.
+        let mut known = HashSet::new();
         for (entry, declared) in program.entries.iter() {
             // Enclosing repeats with the position behind their bodies.
             let mut open: Vec<(usize, u64)> = Vec::new();
@@ -134,8 +139,11 @@ impl<'p> RowClasses<'p> {
                     } => {
                         let first = all.repeats.len() as u32;
                         all.repeats.extend(open.iter().map(|(_, count)| *count));
-                        let list = all.of_segment.entry(*segment).or_default();
-                        list.push(all.calls.len() as u32);
+                        let counts: Vec<u64> = open.iter().map(|(_, count)| *count).collect();
+                        if known.insert((*segment, *on, counts, row.as_slice())) {
+                            let list = all.of_segment.entry(*segment).or_default();
+                            list.push(all.calls.len() as u32);
+                        }
                         all.calls.push(Call {
                             entry,
                             step: at as u32,
@@ -176,7 +184,6 @@ impl<'p> RowClasses<'p> {
         let mut seen = HashSet::new();
         let mut done = HashSet::new();
         for call in calls {
-            // A call with the same expressions on the same cores has no other rows.
             let of = self.calls[call as usize];
             let exprs: Vec<_> = params.iter().map(|p| &of.row[usize::from(*p)]).collect();
             if !done.insert((of.on, self.repeats(&of).to_vec(), exprs)) {

@@ -31,6 +31,38 @@ fn same(found: &str, expected: &str) {
     assert_eq!(found, expected, "\n<<<\n{found}\n>>>");
 }
 
+/// Six equal layers, each with a weight of its own.
+fn layers(from: &str, to: &str) -> String {
+    let layer = |n: u32| {
+        let weight = 256 + 64 * n;
+        format!("    call @layer {{on = @one, row = [0, {weight}, 64]}}\n    probe @p{n}\n")
+    };
+    let probe =
+        |n: u32| format!("  probe @p{n} : f32[16] = [{{on = @one, at = 0, slice = [[0, 16]]}}]\n");
+    let steps: String = (0..6).map(layer).collect();
+    let probes: String = (0..6).map(probe).collect();
+    let body = format!(
+        r#"
+  cores @one = [box(0, 0, 0)]
+  input @x : f32[16] = [{{on = @one, at = 0, slice = [[0, 16]]}}]
+  output @y : f32[16] = [{{on = @one, at = 0, slice = [[0, 16]]}}]
+  weight @w : f32[96] = [{{on = @one, at = 256, slice = [[0, 96]]}}] {{data = splat(f32[96], 1.0)}}
+{probes}  segment @layer(%x : index, %w : index, %t : index) {{
+    %x0 = buffer {{at = %x, role = "inout"}} : f32[16]
+    %w0 = buffer {{at = %w, role = "in"}} : f32[16]
+    %t0 = buffer {{at = %t}} : f32[16]
+    vector ({{ ^()
+      mul %t0, %x0, %w0
+      copy %x0, %t0
+    }})
+  }}
+  entry @main() {{inputs = [@x], outputs = [@y]}} {{
+{steps}  }}"#
+    );
+    assert_eq!(body.matches(from).count(), 1, "{from}");
+    on("mesh4x4", &body.replace(from, to))
+}
+
 /// Tests of programs with a mistake: name, program, and what the user is told.
 macro_rules! refused {
     ($($name:ident: $program:ident($($part:expr),+) => $told:expr;)+) => {$(
@@ -257,6 +289,27 @@ D0234: tensor @v: shares bytes 64 to 80 with @w on core (chip 0, row 0, column 0
   segment @shift"
     ) =>
         "D0237: tensor @w: the recipe makes f32 [5], the tensor is f32 [4]";
+    equal_layers: layers("@p5 : f32[16]", "@p5 : f32[16]") => "";
+    a_layer_with_a_weight_that_is_nowhere: layers("[0, 576, 64]", "[0, 640, 64]") =>
+        "D0232: segment @layer, vector stream, `mul %t0, %x0, %w0`: reads bytes 640..704 of SRAM through %w0, which are not defined when step 10 of entry @main starts on core (chip 0, row 0, column 0)
+  note: nothing has written them";
+    a_layer_that_reads_what_is_gone: layers("[0, 448, 64]", "[0, 64, 128]") =>
+        "D0232: segment @layer, vector stream, `mul %t0, %x0, %w0`: reads bytes 64..128 of SRAM through %w0, which are not defined when step 6 of entry @main starts on core (chip 0, row 0, column 0)
+  note: the last write there is segment @layer, vector stream, `mul %t0, %x0, %w0`, called by step 4 of entry @main, through a buffer that is not kept
+  help: give that buffer the role `out` or `inout`, or another address";
+    a_layer_that_writes_a_weight: layers("[0, 512, 64]", "[0, 512, 384]") =>
+        "D0231: segment @layer, vector stream, `mul %t0, %x0, %w0`: writes bytes 384..448 of SRAM, which hold the weight @w on core (chip 0, row 0, column 0)
+  help: weights are never written; use another address";
+    a_layer_whose_input_is_elsewhere: layers("[0, 512, 64]", "[128, 512, 64]") =>
+        "D0232: segment @layer, vector stream, `mul %t0, %x0, %w0`: reads bytes 128..192 of SRAM through %x0, which are not defined when step 8 of entry @main starts on core (chip 0, row 0, column 0)
+  note: nothing has written them";
+    a_layer_with_a_probe_of_nothing: layers(
+        "@p4 : f32[16] = [{on = @one, at = 0,",
+        "@p4 : f32[16] = [{on = @one, at = 64,"
+    ) =>
+        "D0232: entry @main, step 9: bytes 64..128 of SRAM, which hold a part of @p4, are not defined here on core (chip 0, row 0, column 0)
+  note: the last write there is segment @layer, vector stream, `mul %t0, %x0, %w0`, called by step 8 of entry @main, through a buffer that is not kept
+  help: give that buffer the role `out` or `inout`, or another address";
     a_register_that_may_differ: mesh(
         r#"
   cores @ring = [box(0, [0, 4], [0, 4])]

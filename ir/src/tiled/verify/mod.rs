@@ -11,7 +11,9 @@
 //! - reshards keep the value, views keep the blocks, loops carry fixed types and layouts;
 //! - what is pending is combined before it is used; outputs are whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::parse::SourceMap;
 use super::print::{step_line, stmt_line};

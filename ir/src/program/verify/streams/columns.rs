@@ -1,6 +1,6 @@
 //! The entries of parameter rows, evaluated once for all cores of a region.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::facts::Facts;
 use crate::program::{Coordinate, IndexEnv, IndexExpr, IndexNode, Program, RegionId};

@@ -1,7 +1,9 @@
 //! Classes of cores for which an entry does the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::summaries::{Resolved, Summaries};
 use crate::machine::CoreAddress;

@@ -105,6 +105,16 @@ impl Memory {
         Some(Gap { bytes, by })
     }
 
+    /// Bytes that may be read.
+    pub(super) fn defined(&self) -> &Ranges {
+        &self.defined
+    }
+
+    /// Whether all bytes of `low..high` outlive the run: they are defined as long as nothing is wrong.
+    pub(super) fn lasts(&self, low: i64, high: i64) -> bool {
+        self.lasting.0.gap(low, high).is_none()
+    }
+
     /// The first gap in what a call reads, with the read.
     pub(super) fn missing(
         &self,

@@ -6,7 +6,8 @@
 //! must be defined when it starts, and those that it defines or destroys. Cores that run the same
 //! calls with tensors at the same places form a class (file [`cores`]); for one core of each class
 //! the summaries are strung together along the schedule (files [`walk`] and [`memory`]), in parallel
-//! as long as nothing is wrong.
+//! as long as nothing is wrong. Rounds of equal layers are followed until one leaves the memory as
+//! it was (file [`repeats`]).
 //!
 //! What the rules mean in detail:
 //!
@@ -37,6 +38,7 @@ mod order;
 mod random;
 mod ranges;
 mod relocate;
+mod repeats;
 mod report;
 mod runs;
 mod shadow;
@@ -229,10 +231,12 @@ impl<'p> Check<'p> {
             return false;
         };
         self.place(entry);
+        let repetitions = repeats::find(&self.signs(entry, &calls), &calls);
         let start = |class: &Class, culprits| Walk {
             id,
             entry,
             calls: &calls,
+            repetitions: &repetitions,
             class: *class,
             dims,
             memory: Memory::new(culprits),

@@ -89,9 +89,20 @@ impl Relocation {
 
     /// The distance from a byte of the summary to that of the call.
     pub(super) fn shift(&self, byte: i64) -> i64 {
-        let group = usize::try_from(byte.div_euclid(SPACING));
-        let shift = group.ok().and_then(|group| self.shifts.get(group));
+        let shift = Self::group(byte).and_then(|group| self.shifts.get(group));
         shift.copied().unwrap_or(0)
+    }
+
+    /// The group of a byte of the summary.
+    pub(super) fn group(byte: i64) -> Option<usize> {
+        usize::try_from(byte.div_euclid(SPACING)).ok()
+    }
+
+    /// The groups that two relocations of the same buffers have at different places.
+    pub(super) fn moved(one: &Self, other: &Self) -> Vec<usize> {
+        let groups = one.shifts.len().max(other.shifts.len());
+        let differ = |group: &usize| one.shifts.get(*group) != other.shifts.get(*group);
+        (0..groups).filter(differ).collect()
     }
 
     /// An interval of the summary where the call has it.
@@ -117,6 +128,10 @@ mod tests {
         let mut other = [0, 7, 1000, 1010];
         Relocation::apply(&bases, &mut other);
         assert_eq!(other, row);
+        assert_eq!(Relocation::moved(&there, &there), []);
+        let elsewhere = Relocation::apply(&bases, &mut [256, 7, 300, 310]);
+        assert_eq!(Relocation::moved(&there, &elsewhere), [1]);
+        assert_eq!(Relocation::group(SPACING + 10), Some(1));
         // Another overlap is another call.
         let mut other = [0, 7, 1000, 1016];
         Relocation::apply(&bases, &mut other);

@@ -4,10 +4,11 @@
 //! cores. So the summaries of a call are found for all cores at once, by what else is in its
 //! parameter row, and calls that agree in that share the answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use foldhash::{HashMap, HashMapExt as _};
 use rayon::prelude::*;
 
 use super::call::{Call, Summary, summarise};
@@ -30,7 +31,7 @@ pub(super) struct Resolved {
     /// The number of the table of its summaries.
     pub(super) table: u32,
     /// Where the call has its bytes, unless the table says that by core.
-    there: Relocation,
+    pub(super) there: Relocation,
 }
 
 /// The summaries of a call by index of the core in the region.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use super::super::{Violation, core_name};
 use super::Check;
 use super::call::Summary;
@@ -10,7 +12,9 @@ use super::columns::Column;
 use super::cores::{Class, sram_shards};
 use super::memory::{Damage, Gap, Lasting, Memory, Who};
 use super::order::At;
+use super::ranges::Ranges;
 use super::relocate::Relocation;
+use super::repeats::Repetition;
 use super::report::Names;
 use super::runs::byte_runs;
 use super::shadow::Need;
@@ -18,9 +22,10 @@ use super::summaries::{Resolved, key};
 use crate::codes;
 use crate::machine::CoreAddress;
 use crate::program::{
-    Coordinate, Entry, EntryId, IndexEnv, IndexExpr, IndexNode, Place, Program, RegionId,
+    Coordinate, Entry, EntryId, IndexEnv, IndexExpr, IndexNode, Packing, Place, Program, RegionId,
     SegmentId, Shard, Step, TensorId, TensorKind, ViewType,
 };
+use crate::types::DType;
 
 /// A running repeat.
 struct Frame {
@@ -37,11 +42,35 @@ pub(super) struct Row<'p> {
     pub(super) resolved: Option<Resolved>,
 }
 
+/// What a step does to the memory of a core.
+#[derive(PartialEq, Eq, Hash)]
+enum Sign<'c> {
+    /// The summaries of a call by core, as the number of their table.
+    Call(u32),
+    /// The bytes that must be defined.
+    Probe(DType, Vec<(RegionId, Part<'c>)>),
+}
+
+/// The bytes of a part of a tensor.
+#[derive(PartialEq, Eq, Hash)]
+enum Part<'c> {
+    /// At one place on all cores.
+    Fixed(&'c [(i64, i64)]),
+    /// Where a formula says.
+    Varying {
+        at: &'c IndexExpr,
+        sizes: Vec<&'c IndexExpr>,
+        view: (&'c [i64], Packing),
+    },
+}
+
 /// One core of a class on its way through an entry.
 pub(super) struct Walk<'e> {
     pub(super) id: EntryId,
     pub(super) entry: &'e Entry,
     pub(super) calls: &'e [Option<Row<'e>>],
+    /// Stretches of the entry that say the same again and again.
+    pub(super) repetitions: &'e [Repetition],
     pub(super) class: Class,
     pub(super) dims: &'e [i64],
     pub(super) memory: Memory,
@@ -161,7 +190,27 @@ impl Check<'_> {
             None => self.start(walk, &starts.fixed),
         }
         self.start(walk, &starts.varying);
-        for (at, (step, call)) in walk.entry.steps.iter().zip(walk.calls).enumerate() {
+        let mut repetitions = walk.repetitions.iter().peekable();
+        let mut before: Option<Ranges> = None;
+        let mut at = 0;
+        while let (Some(step), Some(call)) = (walk.entry.steps.get(at), walk.calls.get(at)) {
+            if repetitions.next_if(|r| r.end() <= at).is_some() {
+                before = None;
+            }
+            // Rounds after one that changes nothing change nothing either.
+            if let Some(repetition) = repetitions.peek()
+                && let Some(round) = repetition.round(at)
+            {
+                let same = before.as_ref() == Some(walk.memory.defined());
+                if same && self.moved_are_sound(walk, (repetition, at), &mut cost) {
+                    at = repetition.end();
+                    continue;
+                }
+                before =
+                    (!same && round + 1 < repetition.count).then(|| walk.memory.defined().clone());
+            }
+            let who_at = at as u32;
+            at += 1;
             cost += 1;
             let on = match step {
                 Step::Repeat { .. } => return None,
@@ -181,7 +230,7 @@ impl Check<'_> {
             let summary = self.summaries.sound(number)?;
             cost += summary.needs.len() + summary.left.len();
             let who = Who {
-                step: at as u32,
+                step: who_at,
                 segment: self.summaries.key(number).0,
                 summary: number,
                 shift: 0,
@@ -196,6 +245,76 @@ impl Check<'_> {
         let ends = self.ends(walk.entry);
         let whole = ends.iter().all(|tensor| self.gap(walk, *tensor).is_none());
         whole.then_some(cost as u64)
+    }
+
+    /// What each step does to the memory of a core, but for the places of a call's buffers: steps with
+    /// the same number do the same. `None` for what nothing is known of.
+    pub(super) fn signs(&self, entry: &Entry, calls: &[Option<Row<'_>>]) -> Vec<Option<u32>> {
+        let mut known: HashMap<Sign<'_>, u32> = HashMap::new();
+        let mut sign = |step: &Step, call: &Option<Row<'_>>| {
+            let sign = match step {
+                Step::Repeat { .. } => return None,
+                Step::Call { .. } => Sign::Call(call.as_ref()?.resolved.as_ref()?.table),
+                Step::Probe(tensor) => {
+                    let parts = sram_shards(self.program, *tensor).enumerate();
+                    let parts = parts.map(|(number, (shard, on, at))| {
+                        let sizes = shard.slice.iter().map(|(_, size)| size);
+                        let bytes = match self.places.get(&(*tensor, number)) {
+                            Some(runs) => Part::Fixed(runs),
+                            None => Part::Varying {
+                                at,
+                                sizes: sizes.collect(),
+                                view: (&shard.strides, shard.packing),
+                            },
+                        };
+                        (on, bytes)
+                    });
+                    let dtype = self.program.tensors[*tensor].dtype;
+                    Sign::Probe(dtype, parts.collect())
+                }
+            };
+            let next = known.len() as u32;
+            Some(*known.entry(sign).or_insert(next))
+        };
+        let steps = entry.steps.iter().zip(calls);
+        steps.map(|(step, call)| sign(step, call)).collect()
+    }
+
+    /// Whether the calls of a repetition from the round that begins here on read what they have
+    /// elsewhere than one round before from bytes that outlive the run, and do not write it.
+    fn moved_are_sound(
+        &self,
+        walk: &mut Walk<'_>,
+        (repetition, from): (&Repetition, usize),
+        cost: &mut usize,
+    ) -> bool {
+        let first = repetition.moved.partition_point(|(step, _)| *step < from);
+        repetition.moved[first..].iter().all(|(step, groups)| {
+            let Step::Call { on, .. } = &walk.entry.steps[*step] else {
+                return false;
+            };
+            let Some(index) = walk.index(self.program, *on) else {
+                return true;
+            };
+            let resolved = walk.calls[*step]
+                .as_ref()
+                .and_then(|call| call.resolved.as_ref());
+            let Some((number, there)) = resolved.and_then(|r| self.summaries.on_core(r, index))
+            else {
+                return true;
+            };
+            let Some(summary) = self.summaries.sound(number) else {
+                return false;
+            };
+            *cost += summary.needs.len() + summary.left.len();
+            let moved = |low: i64| Relocation::group(low).is_none_or(|g| groups.contains(&g));
+            let mut needs = summary.needs.iter().filter(|(low, ..)| moved(*low));
+            !summary.left.iter().any(|(low, ..)| moved(*low))
+                && needs.all(|(low, high, _)| {
+                    let (low, high) = there.actual((*low, *high));
+                    walk.memory.lasts(low, high)
+                })
+        })
     }
 
     /// Follows one core through the schedule.
