@@ -30,6 +30,7 @@ mod fault;
 mod intervals;
 mod memory;
 mod report;
+mod rows;
 mod shared;
 mod sram;
 mod stream;

@@ -274,10 +274,8 @@ impl<'a> Worker<'a> {
             *extent = linear.eval(frame)?;
         }
         let memo = &mut self.memos[shape.memo as usize];
-        if let Some((known, layout)) = memo
-            && *known == extents
-        {
-            return Ok(layout.clone());
+        if let Some(layout) = memo.get(&extents) {
+            return Ok(layout);
         }
         let mut view = shape.view.clone();
         for (to, extent) in view.shape.iter_mut().zip(extents) {
@@ -285,7 +283,7 @@ impl<'a> Worker<'a> {
         }
         let layout = Layout::new(view).ok_or_else(|| unverified("a view is too large"))?;
         let layout = Arc::new(layout);
-        *memo = Some((extents, layout.clone()));
+        memo.put(extents, layout.clone());
         Ok(layout)
     }
 

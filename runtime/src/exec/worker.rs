@@ -13,6 +13,7 @@ use super::core::{Active, Core, Progress, Repeat, StreamState};
 use super::cores::RoleStep;
 use super::fault::{Fault, unverified};
 use super::report::Failure;
+use super::rows::Cell;
 use super::shared::{Mail, Shared};
 use super::stream::Stop;
 use crate::compute::{Layout, Scratch};
@@ -48,8 +49,27 @@ impl Kit {
     }
 }
 
-/// The last layout of an operand whose extents depend on the run.
-pub(super) type Memo = Option<([i64; 5], Arc<Layout>)>;
+/// The last layouts of an operand whose extents depend on the run, the last first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memo {
+    layouts: Vec<([i64; 5], Arc<Layout>)>,
+}
+
+impl Memo {
+    /// Cores of a call mostly have one of a few extents.
+    const MOST: usize = 4;
+
+    pub(super) fn get(&mut self, extents: &[i64; 5]) -> Option<Arc<Layout>> {
+        let at = self.layouts.iter().position(|(e, _)| e == extents)?;
+        self.layouts[..=at].rotate_right(1);
+        Some(self.layouts[0].1.clone())
+    }
+
+    pub(super) fn put(&mut self, extents: [i64; 5], layout: Arc<Layout>) {
+        self.layouts.truncate(Self::MOST - 1);
+        self.layouts.insert(0, (extents, layout));
+    }
+}
 
 /// A worker.
 pub(super) struct Worker<'a> {
@@ -66,6 +86,8 @@ pub(super) struct Worker<'a> {
     outgoing: Vec<Vec<Mail>>,
     incoming: Vec<Mail>,
     pub memos: Vec<Memo>,
+    /// By step of the entry, the row of a call, once it was needed.
+    rows: Vec<Option<Vec<Cell<'a>>>>,
     pub fuel: u32,
     pub stats: Stats,
     /// Bytes that the sink of probes holds.
@@ -92,7 +114,8 @@ impl<'a> Worker<'a> {
             runnable: Vec::new(),
             outgoing: (0..shared.workers()).map(|_| Vec::new()).collect(),
             incoming: Vec::new(),
-            memos: vec![None; memos as usize],
+            rows: vec![None; shared.entry.steps.len()],
+            memos: vec![Memo::default(); memos as usize],
             fuel: FUEL,
             stats: Stats::default(),
             held: 0,
@@ -429,8 +452,11 @@ impl<'a> Worker<'a> {
                 dims: shared.dims,
             };
             let (first, others) = active.frames.split_at_mut(segment.frame);
-            for (slot, expr) in first.iter_mut().zip(row) {
-                let value = expr.eval(&env, &shared.program.tables);
+            let tables = &shared.program.tables;
+            let cells = self.rows[step as usize]
+                .get_or_insert_with(|| row.iter().map(|expr| Cell::new(expr, tables)).collect());
+            for (slot, cell) in first.iter_mut().zip(cells) {
+                let value = cell.eval(&env, tables);
                 *slot = value.ok_or_else(|| unverified("a row cannot be computed"))?;
             }
             first[row.len()..][..shared.dims.len()].copy_from_slice(shared.dims);
