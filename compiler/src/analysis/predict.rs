@@ -34,9 +34,9 @@ use dojoc_ir::program::{
     TensorKind, Var, ViewType,
 };
 use dojoc_ir::types::DType;
+use foldhash::{HashMap, HashMapExt as _};
 
 use call::{CallCost, Facts, call_cost};
-use foldhash::{HashMap, HashMapExt as _};
 
 /// Iterations of a repeat that are followed.
 const ITERATIONS: u64 = 4;

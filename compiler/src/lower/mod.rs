@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc, Place};
 use dojoc_ir::entity::PrimaryMap;
-
 use dojoc_ir::machine::Machine;
 use dojoc_ir::program::Program;
 use dojoc_ir::{graph, mesh, tiled};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use dojoc_ir::attr::Number;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
 use dojoc_ir::entity::PrimaryMap;
-
 use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::mesh::{Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, RouteRule, dense_strides};

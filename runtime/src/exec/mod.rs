@@ -61,8 +61,7 @@ use self::sram::{Piece, Sram};
 use self::worker::{Kit, Worker};
 use crate::codes;
 use crate::compute::Layout;
-use crate::host::core_name;
-use crate::host::{Engine, Keep, Memory, ProbeSink, ReadMemory, scatter};
+use crate::host::{Engine, Keep, Memory, ProbeSink, ReadMemory, core_name, scatter};
 use crate::options::{RunOptions, Stats};
 
 /// The senders of each family, under the run parameters they were computed with.
@@ -244,11 +243,6 @@ impl Executor {
     }
 }
 
-/// Whose pool serves a core.
-fn kit_of(core: usize, share: usize) -> usize {
-    core / share
-}
-
 impl ReadMemory for Executor {
     fn read(
         &self,
@@ -288,9 +282,8 @@ impl Memory for Executor {
         if len == 0 {
             return Ok(());
         }
-        let kit = kit_of(number, self.share);
         let core = &mut self.cores[number];
-        let pool = &mut self.kits[kit].pool;
+        let pool = &mut self.kits[number / self.share].pool;
         let size = layout.view.dtype.bytes() as usize;
         if layout.elements * size == len as usize {
             // No gaps: what other cores have been given already is shared.
@@ -378,7 +371,7 @@ impl Engine for Executor {
     ) -> Result<Stats, Diagnostics> {
         let result = self.work(entry, (dims, options), probes);
         for (number, core) in self.cores.iter_mut().enumerate() {
-            let pool = &mut self.kits[kit_of(number, self.share)].pool;
+            let pool = &mut self.kits[number / self.share].pool;
             core.active = None;
             core.ready = 0;
             core.queued = false;
@@ -393,7 +386,7 @@ impl Engine for Executor {
         let saved = std::mem::take(&mut self.saved);
         let nothing = Intervals::default();
         for (number, core) in self.cores.iter_mut().enumerate() {
-            let pool = &mut self.kits[kit_of(number, self.share)].pool;
+            let pool = &mut self.kits[number / self.share].pool;
             match &core.keep {
                 Some(intervals) if keep => core.sram.retain(intervals, pool),
                 _ => core.sram.retain(&nothing, pool),
@@ -401,7 +394,7 @@ impl Engine for Executor {
         }
         for (number, mut sram) in saved {
             let number = number as usize;
-            let pool = &mut self.kits[kit_of(number, self.share)].pool;
+            let pool = &mut self.kits[number / self.share].pool;
             let core = &mut self.cores[number];
             if !keep {
                 std::mem::swap(&mut core.sram, &mut sram);
