@@ -217,6 +217,8 @@ pub trait AttrField: Sized {
     /// # Errors
     /// What was expected.
     fn from_attr(attr: Option<&Attr>) -> Result<Self, String>;
+    /// Calls `visit` with every extent that is not a constant. Only types that hold extents have one.
+    fn for_each_dim(&self, _visit: &mut dyn FnMut(&Dim)) {}
 }
 
 fn expected<T: AttrField>(attr: Option<&Attr>) -> String {
@@ -255,12 +257,31 @@ simple_field! {
     F64, "a number", v => Attr::Float(*v), Attr::Float(x) => Some(*x), Attr::Int(i) => Some(F64(*i as f64));
     Arc<str>, "a string", v => Attr::Str(v.clone()), Attr::Str(s) => Some(s.clone());
     DType, "an element type", v => Attr::DType(*v), Attr::DType(d) => Some(*d);
-    Dim, "an extent", v => match v {
+}
+
+impl AttrField for Dim {
+    fn kind() -> String {
+        "an extent".into()
+    }
+    fn to_attr(&self) -> Option<Attr> {
+        Some(match self {
             Dim::Const(c) => Attr::Int((*c).into()),
             expr => Attr::Dim(expr.clone()),
-        },
-        Attr::Dim(d) => Some(d.clone()),
-        Attr::Int(i) => u64::try_from(*i).ok().map(Dim::Const);
+        })
+    }
+    fn from_attr(attr: Option<&Attr>) -> Result<Self, String> {
+        let dim = match attr {
+            Some(Attr::Dim(d)) => Some(d.clone()),
+            Some(Attr::Int(i)) => u64::try_from(*i).ok().map(Dim::Const),
+            _ => None,
+        };
+        dim.ok_or_else(|| expected::<Self>(attr))
+    }
+    fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+        if self.as_const().is_none() {
+            visit(self);
+        }
+    }
 }
 
 /// A truth value that is left out of the text where it is false.
@@ -302,6 +323,9 @@ impl<T: AttrField> AttrField for Vec<T> {
             _ => Err(expected::<Self>(attr)),
         }
     }
+    fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.iter().for_each(|item| item.for_each_dim(visit));
+    }
 }
 
 impl<T: AttrField> AttrField for (T, T) {
@@ -325,6 +349,10 @@ impl<T: AttrField> AttrField for (T, T) {
             _ => Err(expected::<Self>(attr)),
         }
     }
+    fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.0.for_each_dim(visit);
+        self.1.for_each_dim(visit);
+    }
 }
 
 impl<T: AttrField> AttrField for Option<T> {
@@ -336,6 +364,9 @@ impl<T: AttrField> AttrField for Option<T> {
     }
     fn from_attr(attr: Option<&Attr>) -> Result<Self, String> {
         attr.map(|a| T::from_attr(Some(a))).transpose()
+    }
+    fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.iter().for_each(|item| item.for_each_dim(visit));
     }
 }
 
@@ -480,6 +511,10 @@ macro_rules! op_struct {
                         .collect(),
                 )
             }
+
+            fn for_each_dim(&self, _visit: &mut dyn FnMut(&$crate::dim::Dim)) {
+                $($crate::attr::AttrField::for_each_dim(&self.$field, _visit);)*
+            }
         }
     };
 }
@@ -498,6 +533,10 @@ pub trait OpFields: Sized {
     fn parse_fields(name: &str, attrs: &Attrs) -> Result<Self, AttrError>;
     /// The attributes in order of declaration.
     fn to_attrs(&self) -> Attrs;
+    /// Calls `visit` with every extent among the attributes that is not a constant.
+    fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+        self.to_attrs().for_each_dim(visit);
+    }
 }
 
 /// Refuses attributes that are not in `known`.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dojoc_compiler::emit::exchange::{Side, emit_exchange, scratch_bytes};
+use dojoc_compiler::emit::exchange::{Side, Transfer, emit_exchange};
 use dojoc_compiler::emit::program::ProgramBuilder;
 use dojoc_compiler::emit::shards::shards;
 use dojoc_compiler::route::exchange;
@@ -99,12 +99,17 @@ impl Case<'_> {
             layout: &self.to,
             storage: &new,
         };
-        let bytes = scratch_bytes(self.grids, &flows, from, to, self.dtype).expect("scratch");
-        assert!(scratch + bytes <= self.machine.core_sram_bytes());
-        emit_exchange(
-            &mut cx, self.grids, &flows, from, to, self.dtype, scratch, None,
-        )
-        .expect("exchanges of these layouts are emitted");
+        let transfer = Transfer {
+            grids: self.grids,
+            exchange: &flows,
+            from,
+            to,
+            dtype: self.dtype,
+        };
+        let planned = transfer.planned().expect("a plan");
+        assert!(scratch + planned.scratch_bytes() <= self.machine.core_sram_bytes());
+        emit_exchange(&mut cx, &transfer, Some(&planned), scratch, None)
+            .expect("exchanges of these layouts are emitted");
         let x =
             shards(&mut cx, self.grids, &self.from, &old, &self.from.view, true).expect("shards");
         let x = (self.from.view.clone(), x, TensorKind::Input);

@@ -16,6 +16,7 @@ use dojoc_ir::diag::{Diagnostic, Diagnostics};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::graph;
 use dojoc_ir::graph::closest;
+use dojoc_ir::program::Program;
 use dojoc_ir::{mesh, tiled};
 use rayon::prelude::*;
 
@@ -123,7 +124,8 @@ struct Form {
     extraction: Extraction,
     compiled: Compiled,
     lowered: Lowered,
-    predicted: Prediction,
+    /// If there are several forms.
+    predicted: Option<Prediction>,
     /// Of tiling, placing, emission and prediction.
     seconds: [f64; 4],
 }
@@ -245,14 +247,30 @@ impl Compiler {
         }
         let weights = lowered.tiled.weights.values().cloned().collect();
         let executable = Executable::compiled(lowered.program, weights);
-        let start = Instant::now();
-        if self.options.verify {
-            match &self.options.cancel {
-                Some(cancel) => executable.verify_until(&target, cancel)?,
-                None => executable.verify(&target)?,
+        // What is predicted of a program that does not verify is nobody's concern.
+        let verify = || match &self.options.cancel {
+            _ if !self.options.verify => Ok(()),
+            Some(cancel) => executable.verify_until(&target, cancel),
+            None => executable.verify(&target),
+        };
+        let ((verified, verify), predicted) = rayon::join(
+            || timed(verify),
+            || {
+                predicted.map_or_else(
+                    || timed(|| prediction(executable.program(), &target)),
+                    |p| (Ok(p), 0.0),
+                )
+            },
+        );
+        verified?;
+        let (predicted, predict) = predicted;
+        let predicted = predicted?;
+        for (stage, time) in &mut seconds {
+            if *stage == "predict" {
+                *time += predict;
             }
         }
-        seconds.push(("verify", start.elapsed().as_secs_f64()));
+        seconds.push(("verify", verify));
         if let Some(validator) = &mut validator {
             validator.check_tiled(&lowered.tiled)?;
             validator.check_mesh(&lowered.mesh)?;
@@ -318,9 +336,10 @@ impl Compiler {
         let start = Instant::now();
         let models = self.models(module, passes)?;
         let mut seconds = vec![("graph", start.elapsed().as_secs_f64())];
+        let several = models.len() > 1;
         let models = models.into_par_iter();
         let mut forms: Vec<Result<Form>> = models
-            .map(|(extraction, compiled)| self.lowered(compiled, extraction, target))
+            .map(|(extraction, compiled)| self.lowered(compiled, extraction, target, several))
             .collect();
         for (n, stage) in ["tile", "place", "emit", "predict"].into_iter().enumerate() {
             seconds.push((
@@ -328,8 +347,10 @@ impl Compiler {
                 forms.iter().flatten().map(|form| form.seconds[n]).sum(),
             ));
         }
-        let cycles =
-            |form: &Result<Form>| form.as_ref().map_or(u64::MAX, |form| form.predicted.cycles);
+        let cycles = |form: &Result<Form>| {
+            let predicted = form.as_ref().ok().and_then(|form| form.predicted.as_ref());
+            predicted.map_or(u64::MAX, |predicted| predicted.cycles)
+        };
         // The first of those that are equally fast, or the first error.
         let best = (0..forms.len())
             .min_by_key(|n| cycles(&forms[*n]))
@@ -384,17 +405,22 @@ impl Compiler {
         finished.collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// The program of a form.
-    fn lowered(&self, compiled: Compiled, extraction: Extraction, target: &Target) -> Result<Form> {
+    /// The program of a form, with what it takes if it is to be compared.
+    fn lowered(
+        &self,
+        compiled: Compiled,
+        extraction: Extraction,
+        target: &Target,
+        compared: bool,
+    ) -> Result<Form> {
         let machine = target.machine();
         let lowered = lower(compiled.module.graph(), machine, &self.lower_options())?;
-        let start = Instant::now();
-        let predicted = match lowered.program.entries.ids().next() {
-            Some(entry) => predict(&lowered.program, entry, &[], machine)?,
-            None => Prediction::default(),
-        };
         let [tile, place, emit] = lowered.seconds;
-        let predict = start.elapsed().as_secs_f64();
+        let (predicted, predict) = match compared {
+            true => timed(|| prediction(&lowered.program, target).map(Some)),
+            false => (Ok(None), 0.0),
+        };
+        let predicted = predicted?;
         Ok(Form {
             extraction,
             compiled,
@@ -517,6 +543,20 @@ impl Compiler {
         };
         Ok((compiled, run.validator))
     }
+}
+
+/// What the first entry of a program is expected to take.
+fn prediction(program: &Program, target: &Target) -> Result<Prediction> {
+    match program.entries.ids().next() {
+        Some(entry) => Ok(predict(program, entry, &[], target.machine())?),
+        None => Ok(Prediction::default()),
+    }
+}
+
+/// What a function gives, and the seconds that it took.
+fn timed<T>(run: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    (run(), start.elapsed().as_secs_f64())
 }
 
 /// What makes forms of a model different.

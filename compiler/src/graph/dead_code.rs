@@ -17,10 +17,12 @@ use std::sync::Arc;
 
 use dojoc_ir::diag::Diagnostics;
 use dojoc_ir::dim::Dim;
-use dojoc_ir::entity::PrimaryMap;
+use dojoc_ir::entity::{PrimaryMap, SecondaryMap};
 use dojoc_ir::graph::{
     Function, Module, NodeId, RegionId, StateId, StateInit, ValueDef, ValueId, WeightId,
 };
+
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::edit::forget_names;
 use crate::pass::{Effect, Pass, PassCx};
@@ -63,7 +65,6 @@ fn mentioned(func: &Function, node: NodeId) -> BTreeSet<Arc<str>> {
         symbols_of(func.ty(*value).dims(), &mut found);
     }
     data.op
-        .attrs()
         .for_each_dim(&mut |dim| symbols_of([dim], &mut found));
     found
 }
@@ -83,14 +84,14 @@ fn defined(func: &Function, node: NodeId) -> BTreeSet<Arc<str>> {
 
 struct Marker<'a> {
     func: &'a Function,
-    live: BTreeSet<NodeId>,
+    live: SecondaryMap<NodeId, bool>,
     symbols: BTreeSet<Arc<str>>,
     work: Vec<NodeId>,
 }
 
 impl Marker<'_> {
     fn node(&mut self, node: NodeId) {
-        if self.live.insert(node) {
+        if !std::mem::replace(self.live.get_mut(node), true) {
             self.work.push(node);
         }
     }
@@ -116,10 +117,10 @@ impl Marker<'_> {
     }
 }
 
-fn live_nodes(func: &Function) -> BTreeSet<NodeId> {
+fn live_nodes(func: &Function) -> SecondaryMap<NodeId, bool> {
     let mut marker = Marker {
         func,
-        live: BTreeSet::new(),
+        live: SecondaryMap::new(false),
         symbols: BTreeSet::new(),
         work: vec![],
     };
@@ -135,7 +136,7 @@ fn live_nodes(func: &Function) -> BTreeSet<NodeId> {
         marker.drain();
         let wanted = definers
             .iter()
-            .find(|(node, s)| !marker.live.contains(node) && !s.is_disjoint(&marker.symbols));
+            .find(|(node, s)| !marker.live[*node] && !s.is_disjoint(&marker.symbols));
         match wanted {
             Some((node, _)) => marker.node(*node),
             None => return marker.live,
@@ -144,17 +145,22 @@ fn live_nodes(func: &Function) -> BTreeSet<NodeId> {
 }
 
 /// Removes the nodes of a region that are not live, last first.
-fn sweep(func: &mut Function, region: RegionId, live: &BTreeSet<NodeId>, cx: &mut PassCx<'_>) {
+fn sweep(
+    func: &mut Function,
+    region: RegionId,
+    live: &SecondaryMap<NodeId, bool>,
+    cx: &mut PassCx<'_>,
+) {
     let nodes = func.regions[region].nodes.clone();
     let mut kept = vec![];
     for node in nodes.into_iter().rev() {
-        if !live.contains(&node) && cx.spend() {
+        if !live[node] && cx.spend() {
             forget_names(func, &[node]);
             continue;
         }
         kept.push(node);
         for inner in func.nodes[node].regions.clone() {
-            if live.contains(&node) {
+            if live[node] {
                 sweep(func, inner, live, cx);
             }
         }
@@ -164,8 +170,8 @@ fn sweep(func: &mut Function, region: RegionId, live: &BTreeSet<NodeId>, cx: &mu
 }
 
 /// The weights and states that the values of the functions refer to, where they are reachable.
-fn sources(module: &Module) -> BTreeSet<ValueDef> {
-    let mut found = BTreeSet::new();
+fn sources(module: &Module) -> HashSet<ValueDef> {
+    let mut found = HashSet::new();
     for func in module.functions.values() {
         let mut note = |value: &ValueId| {
             let def = func.values[*value].def;
@@ -186,7 +192,10 @@ fn sources(module: &Module) -> BTreeSet<ValueDef> {
 }
 
 fn remove_states(module: &mut Module, cx: &mut PassCx<'_>) {
-    let mut used: BTreeSet<ValueDef> = sources(module);
+    if module.states.is_empty() {
+        return;
+    }
+    let mut used = sources(module);
     for output in module.functions.values().flat_map(|f| &f.outputs) {
         used.extend(output.aliases.map(ValueDef::State));
     }
@@ -220,6 +229,9 @@ fn remove_weights(module: &mut Module, cx: &mut PassCx<'_>) {
     for (id, weight) in module.weights.iter() {
         let gone = !used.contains(&ValueDef::Weight(id)) && cx.spend();
         map.push((!gone).then(|| weights.push(weight.clone())));
+    }
+    if weights.len() == module.weights.len() {
+        return;
     }
     module.weights = weights;
     for (_, state) in module.states.iter_mut() {

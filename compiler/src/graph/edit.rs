@@ -3,10 +3,10 @@
 //! [`rewrite`] walks every region in order and offers each node to a rule. Operands are up to date
 //! when the rule sees them. What is replaced stays in the tables, unreachable and without names.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc};
+use dojoc_ir::entity::SecondaryMap;
 use dojoc_ir::graph::{
     Function, Module, Node, NodeId, RegionId, Value, ValueDef, ValueId, Weight, WeightId,
     WeightSource,
@@ -15,6 +15,7 @@ use dojoc_ir::ops::{Op, TypeError};
 use dojoc_ir::scalar::Scalar;
 use dojoc_ir::tensor::Tensor;
 use dojoc_ir::types::Type;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::pass::{PASS_FAILED, PassCx};
 use crate::rewrite::full;
@@ -26,11 +27,11 @@ pub(crate) struct Editor<'m> {
     /// The function.
     pub func: Function,
     /// What replaces a value.
-    forward: BTreeMap<ValueId, ValueId>,
+    forward: SecondaryMap<ValueId, Option<ValueId>>,
     /// The values of weights and states.
-    sources: BTreeMap<ValueDef, ValueId>,
+    sources: HashMap<ValueDef, ValueId>,
     /// How often every value was used before the edits.
-    uses: BTreeMap<ValueId, usize>,
+    uses: SecondaryMap<ValueId, usize>,
     /// Nodes of the region being walked, so far.
     out: Vec<NodeId>,
     /// The region being walked.
@@ -64,7 +65,7 @@ pub(crate) fn rewrite(
 
 impl<'m> Editor<'m> {
     fn new(module: &'m mut Module, func: Function) -> Self {
-        let mut sources = BTreeMap::new();
+        let mut sources = HashMap::new();
         for (id, value) in func.values.iter() {
             if matches!(value.def, ValueDef::Weight(_) | ValueDef::State(_)) {
                 sources.entry(value.def).or_insert(id);
@@ -76,7 +77,7 @@ impl<'m> Editor<'m> {
             module,
             func,
             uses,
-            forward: BTreeMap::new(),
+            forward: SecondaryMap::new(None),
             sources,
             out: vec![],
             region,
@@ -130,8 +131,8 @@ impl<'m> Editor<'m> {
 
     /// What has replaced a value so far, or the value itself.
     pub fn resolve(&self, mut value: ValueId) -> ValueId {
-        while let Some(next) = self.forward.get(&value) {
-            value = *next;
+        while let Some(next) = self.forward[value] {
+            value = next;
         }
         value
     }
@@ -153,7 +154,7 @@ impl<'m> Editor<'m> {
             if matches!(target.def, ValueDef::Result(..)) && target.name.is_none() {
                 target.name = name;
             }
-            self.forward.insert(old, *new);
+            self.forward.set(old, Some(*new));
         }
         Ok(())
     }
@@ -166,7 +167,7 @@ impl<'m> Editor<'m> {
     /// How often a value was used before the edits, as operand or as result of a region; 0 for
     /// values that are new.
     pub fn uses(&self, value: ValueId) -> usize {
-        self.uses.get(&value).copied().unwrap_or(0)
+        self.uses[value]
     }
 
     /// The node and position of which a value is the result.
@@ -311,20 +312,20 @@ impl<'m> Editor<'m> {
     }
 }
 
-fn uses(func: &Function) -> BTreeMap<ValueId, usize> {
-    let mut uses = BTreeMap::new();
+fn uses(func: &Function) -> SecondaryMap<ValueId, usize> {
+    let mut uses = SecondaryMap::new(0);
     for node in func.walk() {
         for arg in &func.nodes[node].args {
-            *uses.entry(*arg).or_insert(0) += 1;
+            *uses.get_mut(*arg) += 1;
         }
         for region in &func.nodes[node].regions {
             for value in &func.regions[*region].results {
-                *uses.entry(*value).or_insert(0) += 1;
+                *uses.get_mut(*value) += 1;
             }
         }
     }
     for value in func.results() {
-        *uses.entry(*value).or_insert(0) += 1;
+        *uses.get_mut(*value) += 1;
     }
     uses
 }

@@ -14,7 +14,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use super::{phases, refused, unsupported};
 use crate::emit::Unsupported;
 use crate::emit::compute::{LastUses, phase};
-use crate::emit::exchange::{Side, emit_exchange};
+use crate::emit::exchange::{Planned, Side, Transfer, emit_exchange};
 use crate::emit::program::ProgramBuilder;
 use crate::emit::shards::shards;
 use crate::emit::tensors::{declare, recipe, state_init};
@@ -61,6 +61,19 @@ pub fn mesh_to_program(
     machine: &Machine,
     options: &ProgramOptions,
 ) -> Result<Program, Diagnostics> {
+    planned_to_program(module, machine, options, &[])
+}
+
+/// The exchanges of a function that are planned already, by the position of their statements.
+pub(super) type Plans = Vec<(usize, Arc<Planned>)>;
+
+/// As [`mesh_to_program`], with plans for exchanges by function.
+pub(super) fn planned_to_program(
+    module: &Module,
+    machine: &Machine,
+    options: &ProgramOptions,
+    plans: &[Plans],
+) -> Result<Program, Diagnostics> {
     let mut functions = module.tiled.functions.iter();
     let Some((id, function)) = functions.next() else {
         let places = dojoc_ir::machine::CoreAddress {
@@ -93,6 +106,7 @@ pub fn mesh_to_program(
         module,
         function,
         schedule,
+        plans: plans.first().map_or(&[], |plans| &plans[..]),
         names: BTreeSet::from([function.name.clone()]),
         last_uses: LastUses::of(&function.bodies[function.body()]),
         shards: HashMap::new(),
@@ -108,6 +122,7 @@ struct Emitter<'a> {
     module: &'a Module,
     function: &'a Function,
     schedule: &'a Schedule,
+    plans: &'a [(usize, Arc<Planned>)],
     names: BTreeSet<Arc<str>>,
     last_uses: LastUses,
     /// Shards that are known, where all of a tensor lie at its address.
@@ -308,9 +323,16 @@ impl Emitter<'_> {
                 };
                 let dtype = self.function.values[reshard.input].ty.dtype;
                 let loc = reshard.loc.as_ref().map(|loc| self.cx.loc(loc));
-                let grids = &self.module.tiled.grids;
-                let (from, to) = (of(reshard.input), of(reshard.output));
-                emit_exchange(self.cx, grids, exchange, from, to, dtype, scratch, loc)
+                let transfer = Transfer {
+                    grids: &self.module.tiled.grids,
+                    exchange,
+                    from: of(reshard.input),
+                    to: of(reshard.output),
+                    dtype,
+                };
+                let plan = self.plans.binary_search_by_key(&range.start, |(at, _)| *at);
+                let plan = plan.ok().map(|n| &*self.plans[n].1);
+                emit_exchange(self.cx, &transfer, plan, scratch, loc)
                     .map_err(|e| unsupported(&e, reshard.loc.as_ref()))
             }
             _ => {

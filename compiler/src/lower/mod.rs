@@ -21,6 +21,7 @@ use crate::emit::compute::Refused;
 use crate::tile::{
     Failure, NOT_TILED, Plan, SEVERAL_CHIPS, TileOptions, Tiled, Tiler, keep_used, used_grids,
 };
+use mesh_to_program::{Plans, planned_to_program};
 use tiled_to_mesh::{Check, Placer};
 
 /// A model at every level below GRAPH.
@@ -59,7 +60,8 @@ const ATTEMPTS: [(f64, Option<u64>); 5] = [
 
 /// A model that has been tiled, and placed if it is on one chip.
 enum Placed {
-    OneChip(mesh::Module),
+    /// With the plans of its exchanges, by function.
+    OneChip(mesh::Module, Vec<Plans>),
     Chips(tiled::Module),
 }
 
@@ -75,8 +77,8 @@ pub fn lower(
 ) -> Result<Lowered, Diagnostics> {
     let mut seconds = [0.0; 3];
     let (placed, plan) = place(module, machine, options, &mut seconds)?;
-    let mesh = match placed {
-        Placed::OneChip(mesh) => mesh,
+    let (mesh, plans) = match placed {
+        Placed::OneChip(mesh, plans) => (mesh, plans),
         Placed::Chips(_) => {
             let message = format!(
                 "the plan is over several chips of {}, for which no routes are made",
@@ -91,7 +93,7 @@ pub fn lower(
     let start = Instant::now();
     let (verified, program) = rayon::join(
         || verify(&mesh, machine),
-        || mesh_to_program(&mesh, machine, &options.program),
+        || planned_to_program(&mesh, machine, &options.program, &plans),
     );
     verified?;
     let program = program?;
@@ -116,7 +118,7 @@ pub fn lower_to_tiled(
 ) -> Result<Tiled, Diagnostics> {
     let (placed, plan) = place(module, machine, options, &mut [0.0; 3])?;
     let module = match placed {
-        Placed::OneChip(mesh) => {
+        Placed::OneChip(mesh, _) => {
             verify(&mesh, machine)?;
             mesh.tiled
         }
@@ -191,15 +193,12 @@ fn attempt(
     };
     let tiled = tools.tiler.tile(&attempt);
     seconds[0] += start.elapsed().as_secs_f64();
-    let Tiled {
-        module: mut tiled,
-        plan,
-    } = tiled?;
+    let (mut tiled, choices) = tiled?;
     let used = used_grids(&tiled);
     let mut axes = used.iter().flat_map(|grid| &tiled.grids[*grid].axes);
     if axes.any(|axis| axis.level != tiled::AxisLevel::Core) {
         keep_used(&mut tiled);
-        return Ok((Placed::Chips(tiled), plan));
+        return Ok((Placed::Chips(tiled), tools.tiler.plan(&choices)));
     }
     if check == Check::Early && tools.full.contains(&tiled.functions) {
         return Err(Failure::Full(machine.core_sram_bytes()));
@@ -207,15 +206,16 @@ fn attempt(
     let start = Instant::now();
     let placed = tools.placer.place(&tiled, check);
     seconds[1] += start.elapsed().as_secs_f64();
-    let schedules = match placed {
-        Ok(schedules) => schedules,
+    let (schedules, plans) = match placed {
+        Ok(placed) => placed,
         Err(failure) => {
             tools.full.push(tiled.functions);
             return Err(failure);
         }
     };
     keep_used(&mut tiled);
-    Ok((Placed::OneChip(mesh::Module { tiled, schedules }), plan))
+    let mesh = mesh::Module { tiled, schedules };
+    Ok((Placed::OneChip(mesh, plans), tools.tiler.plan(&choices)))
 }
 
 /// Checks the rules of MESH; what breaks one is our fault.

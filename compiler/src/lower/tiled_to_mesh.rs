@@ -2,24 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dojoc_ir::attr::Number;
-use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind};
+use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Place};
 use dojoc_ir::entity::PrimaryMap;
 use dojoc_ir::machine::{CoreAddress, Machine};
 use dojoc_ir::mesh::{Exchange, Schedule, Storage};
 use dojoc_ir::program::{Packing, RouteRule, dense_strides};
 use dojoc_ir::tiled::{
-    FuncId, Function, Layout, Module, Reshard, StepRule, Stmt, ValueDef, ValueId, coalesced,
+    FuncId, Function, Grid, GridId, Layout, Module, Reshard, StepRule, Stmt, ValueDef, ValueId,
+    coalesced,
 };
 use dojoc_ir::types::DType;
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use super::memory::Memory;
+use super::mesh_to_program::Plans;
 use super::{phases, refused, unsupported};
 use crate::emit::compute::{LastUses, phase};
-use crate::emit::exchange::{Side, scratch_bytes};
+use crate::emit::exchange::{Planned, Side, Transfer};
 use crate::emit::kernel;
 use crate::emit::program::ProgramBuilder;
 use crate::place::snake;
@@ -45,10 +48,54 @@ pub(super) struct Placer<'m> {
     machine: &'m Machine,
     places: Vec<CoreAddress>,
     exchanges: HashMap<(Layout, Layout), Arc<Exchange>>,
-    /// Scratch memory of exchanges in bytes.
-    staged: HashMap<(Layout, Layout, DType), u64>,
+    plans: HashMap<ExchangeOf, Arc<Planned>>,
     /// Scratch memory is known once code is there.
     code: ProgramBuilder,
+}
+
+/// What the plan of an exchange depends on: storage follows from the layouts.
+type ExchangeOf = ((Layout, Layout), DType);
+
+/// An exchange that is being looked for.
+struct Wanted<'a> {
+    reshard: &'a Reshard,
+    key: &'a ExchangeOf,
+    /// If the same layouts were met before.
+    exchange: Option<Arc<Exchange>>,
+    found: OnceLock<Result<(Arc<Exchange>, Arc<Planned>), Diagnostics>>,
+}
+
+impl Wanted<'_> {
+    fn find(&self, grids: &PrimaryMap<GridId, Grid>, storage: &BTreeMap<ValueId, Storage>) {
+        self.found.get_or_init(|| {
+            let ((from, to), dtype) = self.key;
+            let loc = self.reshard.loc.as_ref();
+            let exchange = match &self.exchange {
+                Some(known) => known.clone(),
+                None => Arc::new(exchange(grids, from, to).map_err(|cause| {
+                    let message = cause.to_string();
+                    let diagnostic = Diagnostic::new(NO_EXCHANGE, Kind::Unsupported, message);
+                    match loc {
+                        Some(loc) => diagnostic.at(Place::Node(loc.clone())),
+                        None => diagnostic,
+                    }
+                })?),
+            };
+            let side = |layout, value| Side {
+                layout,
+                storage: &storage[&value],
+            };
+            let transfer = Transfer {
+                grids,
+                exchange: &exchange,
+                from: side(from, self.reshard.input),
+                to: side(to, self.reshard.output),
+                dtype: *dtype,
+            };
+            let plan = transfer.planned().map_err(|e| unsupported(&e, loc))?;
+            Ok((exchange, Arc::new(plan)))
+        });
+    }
 }
 
 impl<'m> Placer<'m> {
@@ -58,13 +105,13 @@ impl<'m> Placer<'m> {
         Self {
             machine,
             exchanges: HashMap::new(),
-            staged: HashMap::new(),
+            plans: HashMap::new(),
             code: ProgramBuilder::new("", machine, places.clone(), route),
             places,
         }
     }
 
-    /// Places a model.
+    /// Places a model: the schedule of each function, and the plans of its exchanges.
     ///
     /// # Errors
     /// Reshards that no exchange carries out, steps that there are no instructions for, and values
@@ -73,111 +120,138 @@ impl<'m> Placer<'m> {
         &mut self,
         tiled: &Module,
         check: Check,
-    ) -> Result<PrimaryMap<FuncId, Schedule>, Failure> {
-        let mut schedules = PrimaryMap::new();
+    ) -> Result<(PrimaryMap<FuncId, Schedule>, Vec<Plans>), Failure> {
+        let (mut schedules, mut plans) = (PrimaryMap::new(), vec![]);
         for function in tiled.functions.values() {
-            schedules.push(schedule(self, tiled, function, check)?);
+            let (schedule, of_function) = self.schedule(tiled, function, check)?;
+            schedules.push(schedule);
+            plans.push(of_function);
         }
-        Ok(schedules)
+        Ok((schedules, plans))
     }
 
-    /// The exchange of a reshard.
-    fn exchange(
+    fn schedule(
         &mut self,
         module: &Module,
         function: &Function,
-        reshard: &Reshard,
-    ) -> Result<Arc<Exchange>, Diagnostics> {
-        let layouts = [reshard.input, reshard.output].map(|v| &function.values[v].layout);
-        let key = (layouts[0].clone(), layouts[1].clone());
-        if let Some(found) = self.exchanges.get(&key) {
-            return Ok(found.clone());
+        check: Check,
+    ) -> Result<(Schedule, Plans), Failure> {
+        let machine = self.machine;
+        let mut schedule = Schedule {
+            places: self.places.clone(),
+            ..Schedule::default()
+        };
+        schedule.storage = storage(module, function)?;
+        if check != Check::Whole {
+            assign(module, function, &mut schedule, &[], (machine, check))?;
         }
-        let found = exchange(&module.grids, layouts[0], layouts[1]).map_err(|cause| {
-            let message = format!("{cause}");
-            let diagnostic = Diagnostic::new(NO_EXCHANGE, Kind::Unsupported, message);
-            match &reshard.loc {
-                Some(loc) => diagnostic.at(dojoc_ir::diag::Place::Node(loc.clone())),
-                None => diagnostic,
+        borders(function, &mut schedule)?;
+        let (needs, plans) = self.needs(module, function, &mut schedule, check)?;
+        assign(module, function, &mut schedule, &needs, (machine, check))?;
+        Ok((schedule, plans))
+    }
+
+    /// The scratch memory of each phase in bytes, by its first statement, and the plans of exchanges, which
+    /// become known to the schedule. Addresses do not change the code.
+    fn needs(
+        &mut self,
+        module: &Module,
+        function: &Function,
+        schedule: &mut Schedule,
+        check: Check,
+    ) -> Result<(Vec<(usize, u64)>, Plans), Failure> {
+        let body = &function.bodies[function.body()];
+        let live = live_bytes(body.stmts.len(), schedule);
+        let memory = (check == Check::Early).then(|| self.machine.core_sram_bytes());
+        // Whatever the addresses: the rest need not be known where only this is asked.
+        let enough = |at: usize, bytes: u64| match (live[at].saturating_add(bytes), memory) {
+            (least, Some(memory)) if least > memory => Err(Failure::Full(least)),
+            _ => Ok((at, bytes)),
+        };
+        let reshards = body.stmts.iter().enumerate().filter_map(|(at, stmt)| {
+            let Stmt::Reshard(reshard) = stmt else {
+                return None;
+            };
+            let [from, to] = [reshard.input, reshard.output].map(|v| &function.values[v]);
+            let key: ExchangeOf = ((from.layout.clone(), to.layout.clone()), from.ty.dtype);
+            Some((at, reshard, key))
+        });
+        let reshards: Vec<(usize, &Reshard, ExchangeOf)> = reshards.collect();
+        let mut wanted: Vec<Wanted<'_>> = vec![];
+        let mut seen = HashSet::new();
+        for (_, reshard, key) in &reshards {
+            if !self.plans.contains_key(key) && seen.insert(key) {
+                wanted.push(Wanted {
+                    reshard,
+                    key,
+                    exchange: self.exchanges.get(&key.0).cloned(),
+                    found: OnceLock::new(),
+                });
             }
-        })?;
-        let found = Arc::new(found);
-        self.exchanges.insert(key, found.clone());
-        Ok(found)
+        }
+        let (grids, storage) = (&module.grids, &schedule.storage);
+        let stop = &AtomicBool::new(false);
+        let code = &mut self.code;
+        let needs = rayon::in_place_scope(|scope| {
+            for wanted in &wanted {
+                scope.spawn(move |_| {
+                    if !stop.load(Ordering::Relaxed) {
+                        wanted.find(grids, storage);
+                    }
+                });
+            }
+            let needs = of_steps(code, module, function, schedule);
+            let needs =
+                needs.and_then(|list| list.into_iter().map(|(a, b)| enough(a, b)).collect());
+            stop.store(needs.is_err(), Ordering::Relaxed);
+            needs
+        });
+        let mut needs: Vec<(usize, u64)> = needs?;
+        for wanted in wanted {
+            if let Some(found) = wanted.found.into_inner() {
+                let (exchange, plan) = found?;
+                let (layouts, _) = wanted.key;
+                self.exchanges.entry(layouts.clone()).or_insert(exchange);
+                self.plans.insert(wanted.key.clone(), plan);
+            }
+        }
+        let mut plans = vec![];
+        for (at, _, key) in reshards {
+            let (exchange, plan) = (&self.exchanges[&key.0], &self.plans[&key]);
+            needs.push(enough(at, plan.scratch_bytes())?);
+            schedule.exchanges.push((at, exchange.clone()));
+            plans.push((at, plan.clone()));
+        }
+        needs.sort_unstable();
+        Ok((needs, plans))
     }
 }
 
-fn schedule(
-    placer: &mut Placer<'_>,
+/// The scratch memory of each phase of steps in bytes, by its first statement.
+fn of_steps(
+    code: &mut ProgramBuilder,
     module: &Module,
     function: &Function,
-    check: Check,
-) -> Result<Schedule, Failure> {
-    let machine = placer.machine;
+    schedule: &Schedule,
+) -> Result<Vec<(usize, u64)>, Failure> {
     let body = &function.bodies[function.body()];
-    let mut schedule = Schedule {
-        places: placer.places.clone(),
-        ..Schedule::default()
-    };
-    schedule.storage = storage(module, function)?;
-    if check != Check::Whole {
-        assign(module, function, &mut schedule, &[], (machine, check))?;
-    }
-    borders(function, &mut schedule)?;
-    // Addresses do not change the code.
-    let mut needs: Vec<(usize, u64)> = vec![];
     let last_uses = LastUses::of(body);
-    let live = live_bytes(body.stmts.len(), &schedule);
+    let mut needs = vec![];
     for range in phases(body) {
-        let bytes = match &body.stmts[range.start] {
-            Stmt::Reshard(reshard) => {
-                let exchange = placer.exchange(module, function, reshard)?;
-                schedule.exchanges.push((range.start, exchange.clone()));
-                let exchange = &*exchange;
-                let of = |v: ValueId| Side {
-                    layout: &function.values[v].layout,
-                    storage: &schedule.storage[&v],
-                };
-                let dtype = function.values[reshard.input].ty.dtype;
-                let (from, to) = (of(reshard.input), of(reshard.output));
-                // Storage follows from the layouts.
-                let key = (from.layout.clone(), to.layout.clone(), dtype);
-                match placer.staged.get(&key) {
-                    Some(bytes) => *bytes,
-                    None => {
-                        let bytes = scratch_bytes(&module.grids, exchange, from, to, dtype)
-                            .map_err(|e| unsupported(&e, reshard.loc.as_ref()))?;
-                        placer.staged.insert(key, bytes);
-                        bytes
-                    }
-                }
-            }
+        match &body.stmts[range.start] {
+            Stmt::Reshard(_) => {}
             Stmt::Repeat(repeat) => {
                 let cause = crate::emit::Unsupported::new("loops over distributed values");
                 return Err(unsupported(&cause, repeat.loc.as_ref()).into());
             }
             _ => {
-                let uses = (&[][..], &last_uses);
-                let phase = phase(
-                    &mut placer.code,
-                    module,
-                    function,
-                    &schedule,
-                    range.clone(),
-                    uses,
-                );
-                phase.map_err(|e| refused(&e))?.scratch_bytes()
+                let (at, uses) = (range.start, (&[][..], &last_uses));
+                let phase = phase(code, module, function, schedule, range, uses);
+                needs.push((at, phase.map_err(|e| refused(&e))?.scratch_bytes()));
             }
-        };
-        // Whatever the addresses: the rest need not be known where only this is asked.
-        let least = live[range.start].saturating_add(bytes);
-        if check == Check::Early && least > machine.core_sram_bytes() {
-            return Err(Failure::Full(least));
         }
-        needs.push((range.start, bytes));
     }
-    assign(module, function, &mut schedule, &needs, (machine, check))?;
-    Ok(schedule)
+    Ok(needs)
 }
 
 /// Bytes of the values that live at each statement.
@@ -318,7 +392,12 @@ fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnosti
                     .map(|v| function.values[*v].ty.clone())
                     .collect::<Vec<_>>()
             };
-            if !step.args.iter().any(|v| resharded.contains(v)) {
+            let has_border = |value: &ValueId| {
+                let Layout { splits, view, .. } = &function.values[*value].layout;
+                let mut dims = splits.iter().zip(view);
+                resharded.contains(value) && dims.any(|(split, extent)| !split.is_plain(*extent))
+            };
+            if !step.args.iter().any(has_border) {
                 continue;
             }
             let refuse = |e: crate::emit::Unsupported| unsupported(&e, step.loc.as_ref());
@@ -333,7 +412,7 @@ fn borders(function: &Function, schedule: &mut Schedule) -> Result<(), Diagnosti
                 continue;
             };
             for (n, value) in step.args.iter().enumerate() {
-                if resharded.contains(value) {
+                if has_border(value) {
                     let fill: Option<Number> = kernel::fill_value(access, n).map_err(refuse)?;
                     if let (Some(storage), Some(fill)) = (schedule.storage.get_mut(value), fill) {
                         storage.fill = Some(fill);

@@ -1,5 +1,7 @@
 //! The search: nodes in order, a few best states, each a choice of layouts for the live values.
 
+mod repeats;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -15,6 +17,7 @@ use super::candidates::{self, Candidate};
 use super::grids::Grids;
 use super::problem::{Node, NodeKind, Problem, Rules};
 use super::{Failure, TileOptions, traffic};
+use repeats::Repeats;
 
 /// The split of every node (`None` for views and values made where they are used) and the layout of
 /// every value that has one.
@@ -22,7 +25,7 @@ use super::{Failure, TileOptions, traffic};
 pub(super) struct Choice {
     /// By number of node.
     pub nodes: Vec<Option<Rc<Candidate>>>,
-    /// By value.
+    /// By value; all inputs that are used have one.
     pub layouts: BTreeMap<ValueId, Layout>,
     /// What it is predicted to take.
     pub cycles: f64,
@@ -85,11 +88,19 @@ struct State {
     history: Option<Rc<Past>>,
 }
 
-/// What a state came from: the candidate of the node, and layouts that its choice gave to values.
-struct Past {
-    before: Option<Rc<Past>>,
-    candidate: Option<Rc<Candidate>>,
-    given: Live,
+/// What a state came from.
+enum Past {
+    /// A node: its candidate, and layouts that its choice gave to values.
+    Node {
+        before: Option<Rc<Past>>,
+        candidate: Option<Rc<Candidate>>,
+        given: Live,
+    },
+    /// Nodes in order that were split like those of the round before.
+    Round {
+        before: Option<Rc<Past>>,
+        candidates: Rc<[Option<Rc<Candidate>>]>,
+    },
 }
 
 /// What searches have found out, whatever the function and the price of weights.
@@ -170,30 +181,16 @@ pub(super) fn choose(
         options,
         memo,
     };
-    let mut states = vec![State {
-        cycles: 0.0,
-        weights: 0,
-        live: vec![],
-        history: None,
-    }];
-    for number in 0..problem.nodes.len() {
-        let ranked = states
-            .iter()
-            .map(|state| search.ranked(state, number, grids));
-        let ranked = ranked.collect::<Result<Vec<Ranked>, _>>()?;
-        states = search.best(&states, number, &ranked, grids);
-        let least = states.iter().map(|state| state.weights).min().unwrap_or(0);
-        if options.memory.is_some_and(|memory| least > memory) {
-            return Err(Failure::Full(least));
-        }
-    }
-    let best = states.into_iter().next().ok_or_else(|| {
+    // A plan may pin one round and not the next.
+    let repeats = options.plan.is_empty().then(|| Repeats::new(problem));
+    let states = search.states(grids, repeats)?;
+    let best = states.first().ok_or_else(|| {
         Diagnostics::from(Diagnostic::input(
             super::NOT_TILED,
             "no way to split the function was found",
         ))
     })?;
-    Ok(search.collect(&best))
+    Ok(search.collect(best))
 }
 
 /// The layout of a live value.
@@ -202,7 +199,41 @@ fn layout_of(live: &Live, value: ValueId) -> Option<LayoutNo> {
     Some(live[at].1)
 }
 
-impl Search<'_> {
+impl<'p> Search<'p> {
+    /// The best states after all nodes.
+    fn states(
+        &mut self,
+        grids: &mut Grids,
+        mut repeats: Option<Repeats<'p>>,
+    ) -> Result<Rc<[State]>, Failure> {
+        let memory = self.options.memory;
+        let enough = |least: u64| match memory {
+            Some(memory) if least > memory => Err(Failure::Full(least)),
+            _ => Ok(()),
+        };
+        let start = State {
+            cycles: 0.0,
+            weights: 0,
+            live: vec![],
+            history: None,
+        };
+        let mut states: Rc<[State]> = Rc::new([start]);
+        let mut number = 0;
+        while number < self.problem.nodes.len() {
+            let ranked = states.iter().map(|state| self.ranked(state, number, grids));
+            let ranked = ranked.collect::<Result<Vec<Ranked>, _>>()?;
+            states = self.best(&states, number, &ranked, grids).into();
+            enough(states.iter().map(|state| state.weights).min().unwrap_or(0))?;
+            if let Some(repeats) = &mut repeats
+                && let Some((last, after)) = repeats.after(number, &states, enough)?
+            {
+                (number, states) = (last, after.into());
+            }
+            number += 1;
+        }
+        Ok(states)
+    }
+
     /// What can become of a state after one more node.
     fn ranked(
         &mut self,
@@ -351,7 +382,7 @@ impl Search<'_> {
                     cycles,
                     weights: states[from].weights + way.map_or(0, |w| self.weights(node, w, grids)),
                     live,
-                    history: Some(Rc::new(Past {
+                    history: Some(Rc::new(Past::Node {
                         before: states[from].history.clone(),
                         candidate: way.map(|way| way.candidate.clone()),
                         given,
@@ -451,13 +482,25 @@ impl Search<'_> {
     fn collect(&self, state: &State) -> Choice {
         let mut nodes = vec![];
         let mut layouts = BTreeMap::new();
-        let mut at = state.history.clone();
+        let mut at = state.history.as_ref();
         while let Some(past) = at {
-            nodes.push(past.candidate.clone());
-            for (value, layout) in &past.given {
-                layouts.insert(*value, self.memo.layouts[*layout as usize].clone());
-            }
-            at = past.before.clone();
+            at = match &**past {
+                Past::Node {
+                    before,
+                    candidate,
+                    given,
+                } => {
+                    nodes.push(candidate.clone());
+                    for (value, layout) in given {
+                        layouts.insert(*value, self.memo.layouts[*layout as usize].clone());
+                    }
+                    before.as_ref()
+                }
+                Past::Round { before, candidates } => {
+                    nodes.extend(candidates.iter().rev().cloned());
+                    before.as_ref()
+                }
+            };
         }
         nodes.reverse();
         Choice {

@@ -169,11 +169,16 @@ pub fn tile(
     machine: &Machine,
     options: &TileOptions,
 ) -> Result<Tiled, Diagnostics> {
-    let tiled = Tiler::new(module, machine, options.chips)?.tile(options);
-    let mut tiled = tiled.map_err(Diagnostics::from)?;
-    keep_used(&mut tiled.module);
-    Ok(tiled)
+    let mut tiler = Tiler::new(module, machine, options.chips)?;
+    let (mut module, choices) = tiler.tile(options).map_err(Diagnostics::from)?;
+    keep_used(&mut module);
+    let plan = tiler.plan(&choices);
+    Ok(Tiled { module, plan })
 }
+
+/// What was chosen for the functions of a model, in their order.
+#[derive(Debug)]
+pub struct Choices(Vec<choose::Choice>);
 
 /// Tiles a model again and again, with other prices: what does not depend on them is found once.
 pub struct Tiler<'m> {
@@ -194,7 +199,7 @@ impl<'m> Tiler<'m> {
         machine: &'m Machine,
         chips: Option<u64>,
     ) -> Result<Self, Diagnostics> {
-        let mut known = problem::Known::new();
+        let mut known = problem::Known::default();
         let functions = module.functions.values();
         let functions = functions.map(|f| problem::Problem::of(f, &mut known));
         Ok(Self {
@@ -211,7 +216,7 @@ impl<'m> Tiler<'m> {
     ///
     /// # Errors
     /// Pinned decisions that do not fit; weights that take more memory than the options allow.
-    pub fn tile(&mut self, options: &TileOptions) -> Result<Tiled, Failure> {
+    pub fn tile(&mut self, options: &TileOptions) -> Result<(tiled::Module, Choices), Failure> {
         let mut out = tiled::Module {
             name: self.module.name.clone(),
             machine: self.machine.name.as_str().into(),
@@ -219,17 +224,26 @@ impl<'m> Tiler<'m> {
             states: self.module.states.clone(),
             ..tiled::Module::default()
         };
-        let mut plan = Plan::default();
+        let mut choices = vec![];
         let (grids, memo) = (&mut self.grids, &mut self.memo);
         for problem in &self.functions {
             options.plan.check(problem)?;
             let choice = choose::choose(problem, self.machine, (grids, memo), options)?;
-            plan.add(problem, &choice, grids);
             let function = build::build(problem, &choice, grids, options)?;
             out.functions.push(function);
+            choices.push(choice);
         }
         out.grids = grids.list().clone();
-        Ok(Tiled { module: out, plan })
+        Ok((out, Choices(choices)))
+    }
+
+    /// The decisions of [`Self::tile`] as people read and edit them.
+    pub fn plan(&self, choices: &Choices) -> Plan {
+        let mut plan = Plan::default();
+        for (problem, choice) in self.functions.iter().zip(&choices.0) {
+            plan.add(problem, choice, &self.grids);
+        }
+        plan
     }
 
     /// Cycles that the search predicts for each function; infinite where it finds no way.

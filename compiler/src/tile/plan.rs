@@ -123,6 +123,9 @@ impl Plan {
 
     /// Looks for entries that no node of a function has.
     pub(super) fn check(&self, problem: &Problem<'_>) -> Result<(), Diagnostics> {
+        if self.is_empty() {
+            return Ok(());
+        }
         let mut problems = Diagnostics::default();
         let known: Vec<String> = (0..problem.nodes.len())
             .flat_map(|number| names(problem, number))

@@ -1,16 +1,16 @@
 //! A function as the mapper sees it: nodes that are loop nests, kernels or views.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use dojoc_ir::access::Tiling;
 use dojoc_ir::diag::{Diagnostic, Diagnostics, Kind, Loc, Place};
 use dojoc_ir::entity::EntityId as _;
-use dojoc_ir::graph::{Function, NodeId, ValueDef, ValueId};
+use dojoc_ir::graph::{self, Function, NodeId, ValueDef, ValueId};
 use dojoc_ir::ops::Op;
 use dojoc_ir::tiled::{Coalesced, coalesced, widest_loops};
 use dojoc_ir::types::Type;
+use foldhash::HashMap;
 
 use super::{NOT_CONSTANT, NOT_TILED};
 
@@ -43,7 +43,7 @@ pub(super) struct Node {
 }
 
 /// What a node is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum NodeKind {
     /// The same elements under another shape.
     View,
@@ -169,11 +169,33 @@ impl Rules {
     }
 }
 
-/// What nodes of one rule have in common: the op, extents and types of its operands.
-type Key = (Op, Vec<Vec<u64>>, Vec<dojoc_ir::types::DType>);
+/// What nodes are that were looked at, by their ops and the types of their operands: the rules of equal
+/// nodes are read once.
+pub(super) type Known = HashMap<(Op, Vec<Type>), NodeKind>;
 
-/// Rules that were read: those of equal nodes are read once.
-pub(super) type Known = BTreeMap<Key, Arc<Rules>>;
+impl NodeKind {
+    /// What a node is, or why it cannot be tiled.
+    fn of(node: &graph::Node, function: &Function, known: &mut Known) -> Result<Self, String> {
+        let key = (node.op.clone(), function.types(&node.args));
+        if let Some(kind) = known.get(&key) {
+            return Ok(kind.clone());
+        }
+        let args = &key.1;
+        let kind = match node.op.tiling(args) {
+            Tiling::View(_) => Self::View,
+            _ if args.iter().any(|ty| ty.shape.as_const().is_none()) => {
+                return Err("its operands have extents that are not constants".into());
+            }
+            _ => {
+                let results = function.types(&node.results);
+                let id = known.len() as u32;
+                Self::Step(Arc::new(Rules::of(id, &node.op, args, &results)?))
+            }
+        };
+        known.insert(key, kind.clone());
+        Ok(kind)
+    }
+}
 
 fn at(loc: Option<&Arc<Loc>>, diagnostic: Diagnostic) -> Diagnostic {
     match loc {
@@ -203,30 +225,7 @@ impl<'f> Problem<'f> {
         }
         for id in &function.regions[function.body()].nodes {
             let node = &function.nodes[*id];
-            let (args, results) = (function.types(&node.args), function.types(&node.results));
-            let kind = match node.op.tiling(&args) {
-                Tiling::View(_) => Ok(NodeKind::View),
-                _ => {
-                    let shapes: Option<Vec<Vec<u64>>> =
-                        args.iter().map(|ty| ty.shape.as_const()).collect();
-                    let types = args.iter().map(|ty| ty.dtype).collect();
-                    match shapes.map(|shapes| (node.op.clone(), shapes, types)) {
-                        None => Err("its operands have extents that are not constants".into()),
-                        Some(key) => match known.get(&key) {
-                            Some(rules) => Ok(NodeKind::Step(rules.clone())),
-                            None => {
-                                let id = known.len() as u32;
-                                Rules::of(id, &node.op, &args, &results).map(|rules| {
-                                    let rules = Arc::new(rules);
-                                    known.insert(key, rules.clone());
-                                    NodeKind::Step(rules)
-                                })
-                            }
-                        },
-                    }
-                }
-            };
-            match kind {
+            match NodeKind::of(node, function, known) {
                 Ok(kind) => nodes.push(Node { id: *id, kind }),
                 Err(cause) => {
                     let message = format!(

@@ -1,9 +1,9 @@
 //! Renumbers a module in the order of its text form.
 
-use std::collections::{BTreeMap, BTreeSet};
+use foldhash::{HashSet, HashSetExt as _};
 
 use super::{Function, FunctionBuilder, Module, RegionId, Value, ValueDef, ValueId};
-use crate::entity::EntityId as _;
+use crate::entity::{EntityId as _, SecondaryMap};
 
 impl Module {
     /// Renumbers values, nodes and regions in the order of the text form, and drops what is not
@@ -31,7 +31,7 @@ struct Numbering<'f> {
     values: usize,
     nodes: usize,
     regions: usize,
-    sources: BTreeSet<ValueDef>,
+    sources: HashSet<ValueDef>,
 }
 
 fn is_compact(func: &Function) -> bool {
@@ -40,7 +40,7 @@ fn is_compact(func: &Function) -> bool {
         values: 0,
         nodes: 0,
         regions: 1,
-        sources: BTreeSet::new(),
+        sources: HashSet::new(),
     };
     func.body().index() == 0
         && numbering.region(func.body())
@@ -91,7 +91,7 @@ impl Numbering<'_> {
 
 fn compact(module: &Module, func: &Function) -> Function {
     let mut b = FunctionBuilder::new(func.name.clone());
-    let mut map = BTreeMap::new();
+    let mut map = SecondaryMap::new(None);
     copy_region(module, func, func.body(), &mut b, &mut map);
     let results: Vec<ValueId> = func
         .results()
@@ -106,12 +106,12 @@ fn import(
     func: &Function,
     value: ValueId,
     b: &mut FunctionBuilder,
-    map: &BTreeMap<ValueId, ValueId>,
+    map: &SecondaryMap<ValueId, Option<ValueId>>,
 ) -> ValueId {
     match func.values[value].def {
         ValueDef::Weight(weight) => b.weight(module, weight),
         ValueDef::State(state) => b.state(module, state),
-        _ => map.get(&value).copied().unwrap_or(ValueId::from_index(0)),
+        _ => map[value].unwrap_or(ValueId::from_index(0)),
     }
 }
 
@@ -120,11 +120,11 @@ fn copy_region(
     func: &Function,
     region: RegionId,
     b: &mut FunctionBuilder,
-    map: &mut BTreeMap<ValueId, ValueId>,
+    map: &mut SecondaryMap<ValueId, Option<ValueId>>,
 ) {
     for param in &func.regions[region].params {
         let Value { ty, name, .. } = &func.values[*param];
-        map.insert(*param, b.param(ty.clone(), name.clone()));
+        map.set(*param, Some(b.param(ty.clone(), name.clone())));
     }
     for id in &func.regions[region].nodes {
         let node = &func.nodes[*id];
@@ -151,7 +151,7 @@ fn copy_region(
             if let Some(name) = &func.values[*old].name {
                 b.set_name(new, name.clone());
             }
-            map.insert(*old, new);
+            map.set(*old, Some(new));
         }
     }
 }

@@ -94,6 +94,9 @@ impl Level for Module {
     }
 }
 
+/// Nodes of a region from which on their types are checked in parallel.
+const PARALLEL: usize = 1024;
+
 /// All broken rules of a module, in order of the module.
 pub fn verify(module: &Module) -> Vec<Violation> {
     let mut v = Verifier {
@@ -385,7 +388,11 @@ impl Verifier<'_> {
             verifier.node(Entity::Node(id, *node), func, *node);
             verifier.violations
         };
-        let typed: Vec<Vec<Violation>> = nodes.par_iter().with_min_len(64).map(typed).collect();
+        // Below that it takes less time than to wake a thread.
+        let typed: Vec<Vec<Violation>> = match nodes.len() < PARALLEL {
+            true => nodes.iter().map(typed).collect(),
+            false => nodes.par_iter().with_min_len(64).map(typed).collect(),
+        };
         for (node, typed) in nodes.iter().zip(typed) {
             let entity = Entity::Node(id, *node);
             let data = &func.nodes[*node];
@@ -432,9 +439,7 @@ impl Verifier<'_> {
     fn node(&mut self, entity: Entity, func: &Function, node: NodeId) {
         let data = &func.nodes[node];
         let name = data.op.name();
-        data.op
-            .attrs()
-            .for_each_dim(&mut |dim| self.dim(entity, dim));
+        data.op.for_each_dim(&mut |dim| self.dim(entity, dim));
         for result in &data.results {
             self.ty(entity, func.ty(*result));
         }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::access::Tiling;
 use crate::attr::{AttrError, AttrSpec, Attrs, OpFields};
-use crate::dim::Bindings;
+use crate::dim::{Bindings, Dim};
 use crate::graph::{FunctionBuilder, RegionId, RegionType, ValueId};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
@@ -386,6 +386,11 @@ macro_rules! ops {
                 match self { $($(Op::$op(op) => op.to_attrs(),)+)+ }
             }
 
+            /// Calls `visit` with every extent among the attributes that is not a constant.
+            pub fn for_each_dim(&self, visit: &mut dyn FnMut(&Dim)) {
+                match self { $($(Op::$op(op) => op.for_each_dim(visit),)+)+ }
+            }
+
             /// See [`OpDef::infer`].
             ///
             /// # Errors
@@ -427,13 +432,12 @@ impl Op {
     /// The op with symbols in its attributes replaced by their values. An extent that is an unbound
     /// symbol stays: such an op gives the symbol its value. `None` if an expression has no value.
     pub fn bind(&self, bindings: &Bindings) -> Option<Self> {
-        let attrs = self.attrs();
         let mut symbolic = false;
-        attrs.for_each_dim(&mut |_| symbolic = true);
+        self.for_each_dim(&mut |_| symbolic = true);
         if !symbolic {
             return Some(self.clone());
         }
-        Op::parse(self.name(), &attrs.bind(bindings)?)?.ok()
+        Op::parse(self.name(), &self.attrs().bind(bindings)?)?.ok()
     }
 }
 

@@ -43,32 +43,50 @@ pub struct Side<'a> {
     pub storage: &'a Storage,
 }
 
-/// Bytes of scratch memory that [`emit_exchange`] needs on every core.
-///
-/// # Errors
-/// As [`emit_exchange`].
-pub fn scratch_bytes(
-    grids: &PrimaryMap<GridId, Grid>,
-    exchange: &Exchange,
-    from: Side<'_>,
-    to: Side<'_>,
-    dtype: DType,
-) -> Result<u64, Unsupported> {
-    let (_, _, rounds) = planned(grids, exchange, from, to, dtype)?;
-    Ok(rounds.iter().map(|round| round.staging).max().unwrap_or(0))
+/// An exchange of a value between the places that it has under two layouts.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer<'a> {
+    /// The grids of the layouts.
+    pub grids: &'a PrimaryMap<GridId, Grid>,
+    /// The flows between the layouts.
+    pub exchange: &'a Exchange,
+    /// The value as it is.
+    pub from: Side<'a>,
+    /// The value as it shall be.
+    pub to: Side<'a>,
+    /// Type of the elements.
+    pub dtype: DType,
 }
 
-fn planned(
-    grids: &PrimaryMap<GridId, Grid>,
-    exchange: &Exchange,
-    from: Side<'_>,
-    to: Side<'_>,
-    dtype: DType,
-) -> Result<(End, End, Vec<Round>), Unsupported> {
-    let old = End::new(grids, &exchange.view, from.layout, from.storage)?;
-    let new = End::new(grids, &exchange.view, to.layout, to.storage)?;
-    let rounds = rounds(exchange, &old, &new, dtype.bytes())?;
-    Ok((old, new, rounds))
+/// What the calls of a [`Transfer`] do, wherever its sides lie.
+#[derive(Debug)]
+pub struct Planned {
+    old: End,
+    new: End,
+    rounds: Vec<Round>,
+}
+
+impl Transfer<'_> {
+    /// Which boxes move in which call.
+    ///
+    /// # Errors
+    /// A packed layout, an exchange that is not of these layouts, addresses beyond 63 bits, and too many
+    /// pieces.
+    pub fn planned(&self) -> Result<Planned, Unsupported> {
+        let end =
+            |side: Side<'_>| End::new(self.grids, &self.exchange.view, side.layout, side.storage);
+        let (old, new) = (end(self.from)?, end(self.to)?);
+        let rounds = rounds(self.exchange, &old, &new, self.dtype.bytes())?;
+        Ok(Planned { old, new, rounds })
+    }
+}
+
+impl Planned {
+    /// Bytes of scratch memory that the calls need on every core.
+    pub fn scratch_bytes(&self) -> u64 {
+        let staging = self.rounds.iter().map(|round| round.staging);
+        staging.max().unwrap_or(0)
+    }
 }
 
 /// What the calls of an exchange are made from; flows follow from the layouts.
@@ -81,38 +99,33 @@ pub(super) struct ExchangeKey {
     dtype: DType,
 }
 
-/// Adds the calls that carry out an exchange of a value of this element type, with scratch memory at
-/// `scratch` (see [`scratch_bytes`]). The two storages and the scratch memory must not overlap, the
-/// flows must be those between the two layouts.
+/// Adds the calls that carry out a transfer, as they are planned or to be planned here, with scratch
+/// memory at `scratch` (see [`Planned::scratch_bytes`]). The two storages and the scratch memory must not
+/// overlap, the flows must be those between the two layouts.
 ///
 /// # Errors
-/// A packed layout, an exchange that is not of these layouts, addresses beyond 63 bits, pieces with
-/// too many dims that do not lie side by side, and too many pieces.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "two ends and where everything goes"
-)]
+/// Those of [`Transfer::planned`]; pieces with too many dims that do not lie side by side.
 pub fn emit_exchange(
     cx: &mut ProgramBuilder,
-    grids: &PrimaryMap<GridId, Grid>,
-    exchange: &Exchange,
-    from: Side<'_>,
-    to: Side<'_>,
-    dtype: DType,
+    transfer: &Transfer<'_>,
+    planned: Option<&Planned>,
     scratch: u64,
     loc: Option<LocId>,
 ) -> Result<(), Unsupported> {
+    let (from, to) = (transfer.from, transfer.to);
     let key = ExchangeKey {
         layouts: [from, to].map(|side| side.layout.clone()),
         storage: [from, to].map(|side| (side.storage.bytes, side.storage.strides.clone())),
         fill: to.storage.fill,
-        dtype,
+        dtype: transfer.dtype,
     };
     let calls = match cx.exchanges.get(&key) {
         Some(known) => known.clone(),
         None => {
-            let calls: Rc<[Template]> =
-                templates(cx, grids, exchange, from, to, dtype, loc)?.into();
+            let calls: Rc<[Template]> = match planned {
+                Some(planned) => templates(cx, transfer, planned, loc)?.into(),
+                None => templates(cx, transfer, &transfer.planned()?, loc)?.into(),
+            };
             cx.exchanges.insert(key, calls.clone());
             calls
         }
@@ -121,25 +134,30 @@ pub fn emit_exchange(
     (calls.iter()).try_for_each(|template| cx.call(template, &values, scratch, loc))
 }
 
-/// The calls of an exchange without addresses; its values are the two sides.
+/// The calls of a transfer without addresses; its values are the two sides.
 fn templates(
     cx: &mut ProgramBuilder,
-    grids: &PrimaryMap<GridId, Grid>,
-    exchange: &Exchange,
-    from: Side<'_>,
-    to: Side<'_>,
-    dtype: DType,
+    transfer: &Transfer<'_>,
+    planned: &Planned,
     loc: Option<LocId>,
 ) -> Result<Vec<Template>, Unsupported> {
-    let (old, new, mut rounds) = planned(grids, exchange, from, to, dtype)?;
+    let Transfer {
+        grids,
+        from,
+        to,
+        dtype,
+        ..
+    } = *transfer;
     let cores = cores(grids, from.layout, to.layout)?;
     let borders = match to.storage.fill {
         Some(value) => Some((value, borders(grids, to, cores.start)?)),
         None => None,
     };
-    if rounds.is_empty() && borders.as_ref().is_some_and(|(_, list)| !list.is_empty()) {
-        rounds.push(Round::default());
-    }
+    let alone = [Round::default()];
+    let rounds = match &borders {
+        Some((_, list)) if planned.rounds.is_empty() && !list.is_empty() => &alone[..],
+        _ => &planned.rounds,
+    };
     let region = cx.region(cores.start, cores.len())?;
     let mut templates = vec![];
     for (number, round) in rounds.iter().enumerate() {
@@ -151,7 +169,7 @@ fn templates(
             rows: Rows::new(&mut cx.tables),
             cores: cores.clone(),
             dtype,
-            sides: [(from, &old, None), (to, &new, None)],
+            sides: [(from, &planned.old, None), (to, &planned.new, None)],
             first: number == 0,
             staging,
             loc,

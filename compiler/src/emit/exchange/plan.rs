@@ -19,6 +19,7 @@ const ALIGNMENT: u64 = 64;
 const MAX_MOVES: usize = 1 << 20;
 
 /// A value at one side of an exchange.
+#[derive(Debug)]
 pub(in crate::emit) struct End {
     /// Extents of the exchange's view.
     extents: Vec<u64>,
@@ -142,6 +143,7 @@ fn scaled(distance: i64, extent: u64) -> Result<i64, Unsupported> {
 }
 
 /// A box that moves.
+#[derive(Debug)]
 pub(super) struct Move {
     /// Sender and receiver; the same for a copy.
     pub(super) from: u32,
@@ -160,7 +162,7 @@ pub(super) struct Move {
 }
 
 /// What one call does.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Round {
     /// Copies inside of cores.
     pub(super) copies: Vec<Move>,

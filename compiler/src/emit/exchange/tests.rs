@@ -66,7 +66,14 @@ fn program(
         },
     );
     let flows = exchange(grids, from, to).unwrap();
-    emit_exchange(&mut cx, grids, &flows, a, b, dtype, scratch, None).unwrap();
+    let transfer = Transfer {
+        grids,
+        exchange: &flows,
+        from: a,
+        to: b,
+        dtype,
+    };
+    emit_exchange(&mut cx, &transfer, None, scratch, None).unwrap();
     let tensor = |cx: &mut ProgramBuilder, name: &str, kind, layout: &Layout, storage| {
         let shards = shards(cx, grids, layout, storage, &layout.view, true).unwrap();
         let shape = layout
@@ -181,20 +188,17 @@ fn equal_exchanges_share_their_segments() {
                 storage: &new,
             },
         );
-        let bytes = scratch_bytes(&grids, &flows, a, b, DType::F32).unwrap();
+        let transfer = Transfer {
+            grids: &grids,
+            exchange: &flows,
+            from: a,
+            to: b,
+            dtype: DType::F32,
+        };
+        let planned = transfer.planned().unwrap();
         // Columns of four numbers do not arrive side by side: three blocks of 8 x 4.
-        assert_eq!(bytes, 3 * 8 * 4 * 4);
-        emit_exchange(
-            &mut cx,
-            &grids,
-            &flows,
-            a,
-            b,
-            DType::F32,
-            address + 2048,
-            None,
-        )
-        .unwrap();
+        assert_eq!(planned.scratch_bytes(), 3 * 8 * 4 * 4);
+        emit_exchange(&mut cx, &transfer, Some(&planned), address + 2048, None).unwrap();
     }
     let program = &cx.program;
     assert_eq!(
@@ -231,6 +235,13 @@ fn packed_values_are_refused() {
             storage: &new,
         },
     );
-    let error = scratch_bytes(&grids, &flows, a, b, DType::F32).unwrap_err();
+    let transfer = Transfer {
+        grids: &grids,
+        exchange: &flows,
+        from: a,
+        to: b,
+        dtype: DType::F32,
+    };
+    let error = transfer.planned().unwrap_err();
     assert!(error.0.contains("blocks of the matrix unit"), "{error}");
 }

@@ -233,7 +233,7 @@ impl<'m> Importer<'m> {
             return None;
         }
         let mut symbolic = false;
-        op.attrs().for_each_dim(&mut |_| symbolic = true);
+        op.for_each_dim(&mut |_| symbolic = true);
         if symbolic {
             return None;
         }

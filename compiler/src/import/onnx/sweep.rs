@@ -132,7 +132,7 @@ fn drop_dims(module: &mut Module, func: &Function) {
         value.ty.dims().iter().for_each(&mut visit);
     }
     for node in func.nodes.values() {
-        node.op.attrs().for_each_dim(&mut visit);
+        node.op.for_each_dim(&mut visit);
     }
     module.dims.retain(|name, _| used.contains(name));
 }

@@ -121,7 +121,7 @@ fn check_operands(cx: &mut Context<'_>, site: &Site<'_>) {
         if !cx.spend(16, place) {
             return;
         }
-        let scope = site.scope(Scope::of_row(cx.program, segment, row));
+        let scope = site.scope(Scope::of_row(cx.program, segment, &params, row));
         if scope.is_dead() {
             continue;
         }

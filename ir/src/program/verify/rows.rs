@@ -35,7 +35,7 @@ pub struct Call<'p> {
 /// A distinct row with one of the cores that have it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Values of all parameters; those outside the projection are 0.
+    /// Values of the parameters of the projection, in its order.
     pub params: Box<[i64]>,
     /// The call, by its position in [`RowClasses::calls`].
     pub call: u32,
@@ -294,22 +294,22 @@ impl<'p> RowClasses<'p> {
         if counts.contains(&0) || self.program.regions[call.on].is_empty() {
             return Some(());
         }
-        let columns: Vec<usize> = params.iter().map(|p| usize::from(*p)).collect();
+        // Positions among the parameters.
         let (mut per_core, mut shared) = (Vec::new(), Vec::new());
         let (mut core_uses, mut shared_uses) = (Uses::default(), Uses::default());
-        for column in columns {
-            if call.row[column].depends_on_core() {
-                core_uses.add(&call.row[column]);
-                per_core.push(column);
+        for (position, param) in params.iter().enumerate() {
+            let expr = &call.row[usize::from(*param)];
+            if expr.depends_on_core() {
+                core_uses.add(expr);
+                per_core.push(position);
             } else {
-                shared_uses.add(&call.row[column]);
-                shared.push(column);
+                shared_uses.add(expr);
+                shared.push(position);
             }
         }
         // Columns that depend on nothing in common combine freely; else they are taken together.
         let separate = core_uses.repeats.is_disjoint(&shared_uses.repeats)
             && core_uses.dims.is_disjoint(&shared_uses.dims);
-        let full = call.row.len();
         let parts: Vec<(Vec<usize>, Uses)> = if separate {
             vec![(per_core, core_uses), (shared, shared_uses)]
         } else {
@@ -319,22 +319,25 @@ impl<'p> RowClasses<'p> {
             vec![(per_core, core_uses)]
         };
         let mut product = vec![Row {
-            params: vec![0; full].into(),
+            params: vec![0; params.len()].into(),
             call: at,
             index: 0,
             repeats: vec![0; counts.len()].into(),
             dims: Box::default(),
         }];
-        for (columns, uses) in parts {
-            if columns.is_empty() {
+        for (positions, uses) in parts {
+            if positions.is_empty() {
                 continue;
             }
+            let columns: Vec<usize> = (positions.iter())
+                .map(|position| usize::from(params[*position]))
+                .collect();
             let part = self.part(at, &counts, &columns, &uses)?;
             if part.len() as u64 * product.len() as u64 > MAX_EVALUATIONS {
                 self.too_many(&call);
                 return None;
             }
-            product = combine(&product, &part, &columns, &uses);
+            product = combine(&product, &part, &positions, &uses);
         }
         for row in product {
             if seen.insert((row.params.clone(), row.dims.clone())) {
@@ -477,14 +480,14 @@ impl<'p> RowClasses<'p> {
     }
 }
 
-/// All combinations of rows with the values of further columns.
-fn combine(product: &[Row], part: &[Row], columns: &[usize], uses: &Uses) -> Vec<Row> {
+/// All combinations of rows with the values of further parameters at these positions.
+fn combine(product: &[Row], part: &[Row], positions: &[usize], uses: &Uses) -> Vec<Row> {
     let mut all = Vec::with_capacity(product.len() * part.len());
     for row in product {
         for values in part {
             let mut row = row.clone();
-            for (column, value) in columns.iter().zip(&values.params) {
-                row.params[*column] = *value;
+            for (position, value) in positions.iter().zip(&values.params) {
+                row.params[*position] = *value;
             }
             if uses.core {
                 row.index = values.index;

@@ -30,11 +30,14 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// At the start of a stream, for one row. Parameters outside the row's projection are 0, so only
-    /// expressions over the projection may be asked for.
-    pub fn of_row(program: &Program, segment: &Segment, row: &Row) -> Self {
-        let params = row.params.iter().map(|value| (*value, *value)).collect();
-        let mut scope = Self::of_ranges(program, segment, params);
+    /// At the start of a stream, for one row of the projection on `params`. Other parameters are 0, so
+    /// only expressions over the projection may be asked for.
+    pub fn of_row(program: &Program, segment: &Segment, params: &[u16], row: &Row) -> Self {
+        let mut ranges = vec![(0, 0); segment.params.len()];
+        for (param, value) in params.iter().zip(&row.params) {
+            ranges[usize::from(*param)] = (*value, *value);
+        }
+        let mut scope = Self::of_ranges(program, segment, ranges);
         for (dim, value) in &row.dims {
             scope.dims[usize::from(*dim)] = (*value, *value);
         }

@@ -137,7 +137,7 @@ impl Context<'_> {
             if !self.spend(1, place) {
                 return;
             }
-            if let Some(mut violation) = check(&Scope::of_row(program, declared, row)) {
+            if let Some(mut violation) = check(&Scope::of_row(program, declared, params, row)) {
                 violation.message.push_str(", ");
                 violation.message.push_str(&self.example(row));
                 self.report(violation);
