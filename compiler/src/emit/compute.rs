@@ -357,7 +357,7 @@ impl Emitter<'_> {
                 live: life.first..life.last + 1,
             })
             .collect();
-        let (addresses, scratch_bytes) = sram::allocate(&items);
+        let (addresses, scratch_bytes) = sram::allocate(&items, u64::MAX);
         let slot = |buffer: BufferId| {
             let value = own
                 .get(&buffer)

@@ -56,13 +56,16 @@ pub(super) struct Placer<'m> {
 /// What the plan of an exchange depends on: storage follows from the layouts.
 type ExchangeOf = ((Layout, Layout), DType);
 
+/// An exchange with its plan for one element type.
+type Found = (Arc<Exchange>, Arc<Planned>);
+
 /// An exchange that is being looked for.
 struct Wanted<'a> {
     reshard: &'a Reshard,
     key: &'a ExchangeOf,
     /// If the same layouts were met before.
     exchange: Option<Arc<Exchange>>,
-    found: OnceLock<Result<(Arc<Exchange>, Arc<Planned>), Diagnostics>>,
+    found: OnceLock<Result<Found, Diagnostics>>,
 }
 
 impl Wanted<'_> {
@@ -452,7 +455,7 @@ fn assign(
             live: phase_of(&ranges, *at),
         });
     }
-    let (addresses, high) = allocate(&items);
+    let (addresses, high) = allocate(&items, machine.core_sram_bytes());
     if high > machine.core_sram_bytes() {
         let memory = Memory {
             module,

@@ -14,20 +14,50 @@ pub struct Item {
     pub live: Range<usize>,
 }
 
+/// Orders in which items are given addresses.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Largest first.
+    Bytes,
+    /// What is always there, then the largest first: no hole is left in what never moves.
+    Always,
+    /// By bytes times life: what blocks most goes first.
+    Area,
+}
+
 /// Addresses of items, none of which share a byte at the same time, and the high-water mark.
 ///
-/// Largest first, each at the lowest address that is free during its life (first fit by decreasing
-/// size). Deterministic.
-pub fn allocate(items: &[Item]) -> (Vec<u64>, u64) {
+/// Each lies at the lowest address that is free during its life, in an order by decreasing size (first fit
+/// decreasing). If that takes more than `most` bytes, other orders are tried; the first that does not, or
+/// else the one that takes least, is taken. Deterministic.
+pub fn allocate(items: &[Item], most: u64) -> (Vec<u64>, u64) {
+    let mut best = first_fit(items, Order::Bytes);
+    for order in [Order::Always, Order::Area] {
+        if best.1 > most {
+            let other = first_fit(items, order);
+            if other.1 < best.1 {
+                best = other;
+            }
+        }
+    }
+    best
+}
+
+fn first_fit(items: &[Item], by: Order) -> (Vec<u64>, u64) {
+    let first = items.iter().map(|i| i.live.start).min().unwrap_or(0);
+    let last = items.iter().map(|i| i.live.end).max().unwrap_or(0);
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|i| {
         let item = &items[*i];
         let long = item.live.end - item.live.start.min(item.live.end);
-        (std::cmp::Reverse(item.bytes), std::cmp::Reverse(long), *i)
+        let before = match by {
+            Order::Bytes => 0,
+            Order::Always => u128::from(item.live == (first..last)),
+            Order::Area => u128::from(item.bytes) * long as u128,
+        };
+        (std::cmp::Reverse((before, item.bytes, long)), *i)
     });
     let mut addresses = vec![0; items.len()];
-    let first = items.iter().map(|i| i.live.start).min().unwrap_or(0);
-    let last = items.iter().map(|i| i.live.end).max().unwrap_or(0);
     let mut placed = Taken::new(first..last);
     let mut high = 0;
     for i in order {
@@ -161,7 +191,13 @@ mod tests {
                     }
                 })
                 .collect();
-            let (addresses, high) = allocate(&items);
+            let (_, high) = allocate(&items, u64::MAX);
+            let (addresses, least) = allocate(&items, 0);
+            assert!(least <= high);
+            for order in [Order::Bytes, Order::Always, Order::Area] {
+                assert!(first_fit(&items, order).1 >= least);
+            }
+            let high = least;
             for (i, a) in items.iter().enumerate() {
                 assert!(
                     addresses[i].is_multiple_of(ALIGN)
@@ -177,5 +213,19 @@ mod tests {
             // No more than all of them side by side.
             assert!(high <= items.iter().map(|i| i.bytes.next_multiple_of(ALIGN)).sum());
         }
+    }
+
+    #[test]
+    fn other_orders_are_tried_before_giving_up() {
+        let item = |bytes, live| Item { bytes, live };
+        // Behind the largest, what is always there leaves a hole that is too small for the last.
+        let items = [
+            item(256, 0..3),
+            item(320, 0..1),
+            item(256, 2..3),
+            item(192, 2..3),
+        ];
+        assert_eq!(allocate(&items, 768), (vec![320, 0, 0, 576], 768));
+        assert_eq!(allocate(&items, 767), (vec![0, 256, 256, 512], 704));
     }
 }

@@ -367,13 +367,15 @@ fn placed(
     };
     let partial = matches!(tensor.kind, TensorKind::Input | TensorKind::Weight(_));
     let complete = !partial && !known.covers.contains(&form);
+    // A probe is a name for what lies there anyway.
+    let apart = !matches!(tensor.kind, TensorKind::Probe);
     let mut parts: Vec<Part> = Vec::new();
     for (number, shard) in tensor.shards.iter().enumerate() {
         let Some(found) = pieces(cx, known, (id, number), &shape, dims) else {
             return false;
         };
         let (low, high) = found.bytes;
-        if low < high {
+        if apart && low < high {
             spans.push(Span {
                 tensor: id,
                 shard: number,
@@ -427,7 +429,7 @@ fn shape_at(tensor: &TensorDecl, dims: &[i64]) -> Option<Vec<i64>> {
 
 /// Whether two tensors must not share bytes.
 fn must_differ(cx: &Context<'_>, a: TensorId, b: TensorId) -> bool {
-    use TensorKind::{Input, Output, Probe, State, Weight};
+    use TensorKind::{Input, Output, State, Weight};
     let tensors = &cx.program.tensors;
     let together = |inputs: bool| {
         cx.program.entries.values().any(|entry| {
@@ -440,7 +442,6 @@ fn must_differ(cx: &Context<'_>, a: TensorId, b: TensorId) -> bool {
         })
     };
     match (&tensors[a].kind, &tensors[b].kind) {
-        (Probe, _) | (_, Probe) => false,
         (Weight(_) | State(_), Weight(_) | State(_) | Input) => true,
         (Input, Weight(_) | State(_)) => true,
         (Weight(_), Output) | (Output, Weight(_)) => true,
