@@ -145,11 +145,14 @@ impl<'m> Placer<'m> {
             ..Schedule::default()
         };
         schedule.storage = storage(module, function)?;
-        if check != Check::Whole {
-            assign(module, function, &mut schedule, &[], (machine, check))?;
+        let stmts = function.bodies[function.body()].stmts.len();
+        let live = live_bytes(stmts, &schedule);
+        let most = live.iter().copied().max().unwrap_or(0);
+        if check != Check::Whole && most > machine.core_sram_bytes() {
+            return Err(Failure::Full(most));
         }
         borders(function, &mut schedule)?;
-        let (needs, plans) = self.needs(module, function, &mut schedule, check)?;
+        let (needs, plans) = self.needs(module, function, &mut schedule, (&live, check))?;
         assign(module, function, &mut schedule, &needs, (machine, check))?;
         Ok((schedule, plans))
     }
@@ -161,10 +164,9 @@ impl<'m> Placer<'m> {
         module: &Module,
         function: &Function,
         schedule: &mut Schedule,
-        check: Check,
+        (live, check): (&[u64], Check),
     ) -> Result<(Vec<(usize, u64)>, Plans), Failure> {
         let body = &function.bodies[function.body()];
-        let live = live_bytes(body.stmts.len(), schedule);
         let memory = (check == Check::Early).then(|| self.machine.core_sram_bytes());
         // Whatever the addresses: the rest need not be known where only this is asked.
         let enough = |at: usize, bytes: u64| match (live[at].saturating_add(bytes), memory) {

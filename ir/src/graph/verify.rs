@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::{HashSet, HashSetExt as _};
-use rayon::prelude::*;
 
 use super::parse::MAX_DEPTH;
 use super::print::node_line;
@@ -29,6 +28,7 @@ use crate::diag::{Diagnostic, Diagnostics, Kind, Place};
 use crate::dim::Dim;
 use crate::entity::EntityId;
 use crate::level::{self, Level};
+use crate::ops::Op;
 use crate::types::Type;
 
 /// A part of a module that a message can be about.
@@ -94,9 +94,6 @@ impl Level for Module {
     }
 }
 
-/// Nodes of a region from which on their types are checked in parallel.
-const PARALLEL: usize = 1024;
-
 /// All broken rules of a module, in order of the module.
 pub fn verify(module: &Module) -> Vec<Violation> {
     let mut v = Verifier {
@@ -116,6 +113,14 @@ pub fn verify(module: &Module) -> Vec<Violation> {
         v.function(id, func);
     }
     v.violations
+}
+
+/// What the walk over a function has come to.
+struct Seen<'f> {
+    /// By value: the region in which it is defined.
+    defined: Vec<Option<RegionId>>,
+    /// Nodes with nothing wrong: their ops, numbers of operands, types of operands and results.
+    sound: HashSet<(&'f Op, usize, Vec<&'f Type>)>,
 }
 
 struct Verifier<'a> {
@@ -256,8 +261,11 @@ impl Verifier<'_> {
         for input in func.inputs() {
             self.ty(Entity::Func(id), func.ty(*input));
         }
-        let mut defined = vec![None; func.values.len()];
-        self.region(id, func, (func.body(), 0), &mut defined);
+        let mut seen = Seen {
+            defined: vec![None; func.values.len()],
+            sound: HashSet::new(),
+        };
+        self.region(id, func, (func.body(), 0), &mut seen);
         self.outputs(id, func);
     }
 
@@ -366,38 +374,23 @@ impl Verifier<'_> {
         }
     }
 
-    /// Checks a region, so many deep. `defined` has the region in which each value is defined that the
-    /// walk has come to.
-    fn region(
+    /// Checks a region, so many deep.
+    fn region<'f>(
         &mut self,
         id: FuncId,
-        func: &Function,
+        func: &'f Function,
         (region, depth): (RegionId, usize),
-        defined: &mut [Option<RegionId>],
+        seen: &mut Seen<'f>,
     ) {
         for param in &func.regions[region].params {
-            defined[param.index()] = Some(region);
+            seen.defined[param.index()] = Some(region);
         }
         let nodes = &func.regions[region].nodes;
-        let module = self.module;
-        let typed = |node: &NodeId| {
-            let mut verifier = Verifier {
-                module,
-                violations: vec![],
-            };
-            verifier.node(Entity::Node(id, *node), func, *node);
-            verifier.violations
-        };
-        // Below that it takes less time than to wake a thread.
-        let typed: Vec<Vec<Violation>> = match nodes.len() < PARALLEL {
-            true => nodes.iter().map(typed).collect(),
-            false => nodes.par_iter().with_min_len(64).map(typed).collect(),
-        };
-        for (node, typed) in nodes.iter().zip(typed) {
+        for node in nodes {
             let entity = Entity::Node(id, *node);
             let data = &func.nodes[*node];
             for value in &data.args {
-                self.visible(entity, func, (region, defined), *value);
+                self.visible(entity, func, (region, &seen.defined), *value);
             }
             if depth >= MAX_DEPTH && !data.regions.is_empty() {
                 let message = format!("regions are nested more than {MAX_DEPTH} deep");
@@ -405,15 +398,15 @@ impl Verifier<'_> {
                 continue;
             }
             for inner in &data.regions {
-                self.region(id, func, (*inner, depth + 1), defined);
+                self.region(id, func, (*inner, depth + 1), seen);
             }
-            self.violations.extend(typed);
+            self.typed(entity, func, *node, seen);
             for result in &data.results {
-                defined[result.index()] = Some(region);
+                seen.defined[result.index()] = Some(region);
             }
         }
         for value in &func.regions[region].results {
-            self.visible(Entity::Func(id), func, (region, defined), *value);
+            self.visible(Entity::Func(id), func, (region, &seen.defined), *value);
         }
     }
 
@@ -433,6 +426,25 @@ impl Verifier<'_> {
                 .map_or(value.to_string(), |n| format!("%{n}"));
             let message = format!("`{name}` is used where it is not defined");
             self.report(entity, codes::DOMINANCE, message);
+        }
+    }
+
+    /// Checks the types of a node. Nodes of the same op and types are checked once if nothing is wrong.
+    fn typed<'f>(&mut self, entity: Entity, func: &'f Function, node: NodeId, seen: &mut Seen<'f>) {
+        let data = &func.nodes[node];
+        let types = data.args.iter().chain(&data.results);
+        let key = (
+            &data.op,
+            data.args.len(),
+            types.map(|value| func.ty(*value)).collect(),
+        );
+        if data.regions.is_empty() && seen.sound.contains(&key) {
+            return;
+        }
+        let before = self.violations.len();
+        self.node(entity, func, node);
+        if self.violations.len() == before {
+            seen.sound.insert(key);
         }
     }
 

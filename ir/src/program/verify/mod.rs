@@ -227,11 +227,12 @@ fn all_rules(program: &Program, machine: &Machine, cancel: &AtomicBool) -> Vec<V
     if cx.has(codes::BAD_REGION) || cx.has(codes::MACHINE_MISMATCH) {
         return cx.reports.finish();
     }
-    // The proof of memory takes as long as everything else together.
+    // The proof of memory takes longer than everything else together: this thread begins with it, also
+    // where another one has something else to do first.
     let reports = cx.reports;
-    let (mut reports, memory) = rayon::join(
-        || all_but_memory(program, machine, cancel, reports),
+    let (memory, mut reports) = rayon::join(
         || streams::check(program, cancel),
+        || all_but_memory(program, machine, cancel, reports),
     );
     memory.into_iter().for_each(|found| reports.add(found));
     reports.finish()
