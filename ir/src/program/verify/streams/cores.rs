@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use super::summaries::{Resolved, Summaries};
 use crate::machine::CoreAddress;
@@ -48,8 +48,10 @@ pub(super) struct Partition<'p> {
     dims: &'p [i64],
     class: Vec<u32>,
     classes: u32,
-    /// Refinements by expressions that are done.
+    /// Refinements that are done, by parts of expressions, and those by shards, by what of them depends on
+    /// the core.
     done: BTreeSet<(RegionId, Vec<IndexExpr>)>,
+    shards: HashSet<(RegionId, Vec<&'p IndexExpr>)>,
     /// Calls by which the partition is refined already.
     resolved: BTreeSet<u32>,
 }
@@ -72,6 +74,7 @@ impl<'p> Partition<'p> {
             class: Vec::new(),
             classes: 1,
             done: BTreeSet::new(),
+            shards: HashSet::new(),
             resolved: BTreeSet::new(),
         }
     }
@@ -142,11 +145,16 @@ impl<'p> Partition<'p> {
     }
 
     /// The same for the place and size of a shard.
-    pub(super) fn refine_by_shard(&mut self, cores: &mut Cores, shard: &Shard) -> u64 {
+    pub(super) fn refine_by_shard(&mut self, cores: &mut Cores, shard: &'p Shard) -> u64 {
         match &shard.home {
             Home::Sram { on, at } => {
-                let sizes = shard.slice.iter().map(|(_, size)| size);
-                self.refine(cores, *on, sizes.chain([at]))
+                let exprs = shard.slice.iter().map(|(_, size)| size).chain([at]);
+                let exprs = exprs.filter(|expr| expr.depends_on_core());
+                let exprs: Vec<&IndexExpr> = exprs.collect();
+                match self.shards.insert((*on, exprs.clone())) {
+                    true => self.refine(cores, *on, exprs.into_iter()),
+                    false => 1,
+                }
             }
             Home::Dram { .. } => 0,
         }
