@@ -58,7 +58,7 @@ fn first_fit(items: &[Item], by: Order) -> (Vec<u64>, u64) {
         (std::cmp::Reverse((before, item.bytes, long)), *i)
     });
     let mut addresses = vec![0; items.len()];
-    let mut placed = Taken::new(first..last);
+    let mut taken = Taken::new(items);
     let mut high = 0;
     for i in order {
         let item = &items[i];
@@ -66,7 +66,7 @@ fn first_fit(items: &[Item], by: Order) -> (Vec<u64>, u64) {
             continue;
         }
         let mut at = 0u64;
-        for (start, end) in placed.during(&item.live) {
+        for (start, end) in taken.during(&item.live) {
             if at + item.bytes <= start {
                 break;
             }
@@ -75,7 +75,7 @@ fn first_fit(items: &[Item], by: Order) -> (Vec<u64>, u64) {
         addresses[i] = at;
         high = high.max(at + item.bytes);
         let end = (at + item.bytes).next_multiple_of(ALIGN);
-        placed.insert((at, end), item.live.clone());
+        taken.insert((at, end), &item.live);
     }
     (addresses, high)
 }
@@ -83,74 +83,91 @@ fn first_fit(items: &[Item], by: Order) -> (Vec<u64>, u64) {
 /// Bytes that are taken, with the first byte at which something else may begin.
 type Bytes = (u64, u64);
 
-/// Periods into which the time of [`Taken`] is divided at most.
-const PERIODS: usize = 1024;
-
-/// Bytes that are taken for a while.
+/// Bytes that are taken for a while: a segment tree over the periods between which something begins or
+/// ends.
 struct Taken {
-    /// The whole time.
-    time: Range<usize>,
-    /// Steps of a period.
-    width: usize,
+    /// When periods begin, and when the last one ends.
+    times: Vec<usize>,
+    /// The root at 1, the halves of node `n` at `2 * n` and behind it.
+    nodes: Vec<Node>,
+}
+
+/// A stretch of periods.
+#[derive(Clone, Default)]
+struct Node {
+    /// What is taken all the time, but not all the time of the node above.
+    always: Vec<Bytes>,
     /// What is taken at any time.
     ever: Vec<Bytes>,
-    /// What is always taken.
-    always: Vec<Bytes>,
-    /// What else is taken in each period, by address, and when.
-    periods: Vec<Vec<(Bytes, Range<usize>)>>,
 }
 
 impl Taken {
-    fn new(time: Range<usize>) -> Self {
-        let width = time.len().div_ceil(PERIODS).max(1);
-        Self {
-            ever: vec![],
-            always: vec![],
-            periods: vec![vec![]; time.len().div_ceil(width)],
-            width,
-            time,
-        }
+    fn new(items: &[Item]) -> Self {
+        let mut times: Vec<usize> = (items.iter())
+            .flat_map(|item| [item.live.start, item.live.end])
+            .collect();
+        times.sort_unstable();
+        times.dedup();
+        let nodes = vec![Node::default(); 4 * times.len()];
+        Self { times, nodes }
     }
 
-    /// The periods that a life is in.
-    fn periods(&self, live: &Range<usize>) -> Range<usize> {
-        let (first, last) = (live.start - self.time.start, live.end - self.time.start);
-        first / self.width..last.div_ceil(self.width)
+    /// The periods of a life that begins and ends with some of them, and all periods.
+    fn periods(&self, live: &Range<usize>) -> (Range<usize>, Range<usize>) {
+        let at = |time: usize| self.times.partition_point(|t| *t < time);
+        (at(live.start)..at(live.end), 0..self.times.len() - 1)
     }
 
-    fn insert(&mut self, bytes: Bytes, live: Range<usize>) {
-        add(&mut self.ever, bytes);
-        if live == self.time {
-            add(&mut self.always, bytes);
-            return;
-        }
-        for period in self.periods(&live) {
-            let taken = &mut self.periods[period];
-            let at = taken.partition_point(|(other, _)| *other < bytes);
-            taken.insert(at, (bytes, live.clone()));
+    fn insert(&mut self, bytes: Bytes, live: &Range<usize>) {
+        let (live, all) = self.periods(live);
+        let mut open = vec![(1, all)];
+        while let Some((number, span)) = open.pop() {
+            let node = &mut self.nodes[number];
+            add(&mut node.ever, bytes);
+            match contains(&live, &span) {
+                true => add(&mut node.always, bytes),
+                false => open.extend(halves(number, &span, &live)),
+            }
         }
     }
 
     /// What is taken at some time of a life, ascending.
-    fn during(&self, live: &Range<usize>) -> impl Iterator<Item = Bytes> {
-        let (all, periods) = match *live == self.time {
-            true => (&self.ever, 0..0),
-            false => (&self.always, self.periods(live)),
-        };
-        let sorted = periods.len() <= 1;
-        let there = self.periods[periods].iter().flatten();
-        let there = there.filter(|(_, l)| l.start < live.end && live.start < l.end);
-        let mut there: Vec<Bytes> = there.map(|(bytes, _)| *bytes).collect();
-        if !sorted {
-            there.sort_unstable();
+    fn during(&self, live: &Range<usize>) -> Vec<Bytes> {
+        let (live, all) = self.periods(live);
+        let mut found = vec![];
+        let mut open = vec![(1, all)];
+        while let Some((number, span)) = open.pop() {
+            let node = &self.nodes[number];
+            match contains(&live, &span) {
+                true => found.extend(&node.ever),
+                false => {
+                    found.extend(&node.always);
+                    open.extend(halves(number, &span, &live));
+                }
+            }
         }
-        let (mut all, mut there) = (all.iter().copied().peekable(), there.into_iter().peekable());
-        std::iter::from_fn(move || match (all.peek(), there.peek()) {
-            (Some(a), Some(b)) if b < a => there.next(),
-            (None, _) => there.next(),
-            _ => all.next(),
-        })
+        found.sort_unstable();
+        found
     }
+}
+
+fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+/// The halves of a node that have periods of a life.
+fn halves(
+    number: usize,
+    span: &Range<usize>,
+    live: &Range<usize>,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let middle = span.start + span.len() / 2;
+    let halves = [
+        (2 * number, span.start..middle),
+        (2 * number + 1, middle..span.end),
+    ];
+    let live = live.clone();
+    (halves.into_iter()).filter(move |(_, half)| half.start < live.end && live.start < half.end)
 }
 
 /// Adds bytes to a list of pieces, ascending, of which those that meet or touch become one.
